@@ -1,0 +1,1 @@
+"""What it would have paid: one account step, costs, limits, metrics."""

@@ -1,0 +1,1 @@
+"""Where work runs: workers, compiled kernels, random streams."""

@@ -1,0 +1,98 @@
+"""How kernels are compiled: one set of flags and one cache that cannot go stale.
+
+Numba decides whether a cached kernel is still good by the time stamp of the file that holds it. A
+kernel that inlines functions of *other* files would go on running their old code after an update.
+The cache therefore lives in a folder named by a digest of every kernel source of the house.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+# Where Intel's vector library is installed, a logarithm would round differently in a vector loop than in
+# its scalar remainder, and a row would depend on the length of its chunk. Read when numba is imported.
+os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
+
+import numba
+
+# A kernel may inline code from these files and from its own (whose time stamp numba checks itself).
+_ROOT = Path(__file__).resolve().parent.parent
+_INLINED = ("compute/kernels.py", "market/kernels.py", "regimes/kernels.py", "backtest/kernels.py")
+
+
+@cache
+def cache_folder() -> Path:
+    """Return the folder that holds the compiled kernels of exactly this source code."""
+    digest = hashlib.sha256(f"numba {numba.__version__}".encode())
+    for name in _INLINED:
+        path = _ROOT / name
+        digest.update(name.encode())
+        digest.update(path.read_bytes() if path.exists() else b"")
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    name = Path("regime-conductor") / digest.hexdigest()[:16]
+    folder = Path(base) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home: compile once per boot instead of never running
+        folder = Path(tempfile.gettempdir()) / name
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def kernel(*signatures: numba.core.typing.templates.Signature, inline: bool = False) -> Callable:
+    """Compile a function the way every kernel of the house is compiled.
+
+    No fast-math: bit-equality across chunks is a law. The global interpreter lock is released, so
+    threads share one process. Division by zero follows IEEE 754 and raises nothing.
+
+    Parameters
+    ----------
+    signatures : numba signature
+        Explicit signatures, for example ``numba.void(R2, W1)``; compiled (or loaded from the cache) at
+        import. Inputs are declared read-only (``R1``, ``R2``), so tables pass without copies.
+    inline : bool
+        For building blocks that only other kernels call: compiled into their callers, never cached
+        by themselves, and without a signature of their own.
+
+    Returns
+    -------
+    callable
+        A decorator.
+    """
+    flags = {"error_model": "numpy", "fastmath": False, "nogil": True}
+    if inline == bool(signatures):
+        raise TypeError("kernel() takes signatures, or inline=True, and not both")
+    if inline:
+        # Forced: a call that stays a call stops vectorisation, and a function passed to one stops caching.
+        return numba.njit(**flags, forceinline=True)
+
+    def compiled(function: Callable) -> Callable:
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(cache_folder())
+        try:
+            return numba.njit(list(signatures), cache=True, **flags)(function)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return compiled
+
+
+_FLOAT = numba.float64
+_READONLY = {
+    (dtype, ndim): numba.types.Array(dtype, ndim, "C", readonly=True)
+    for dtype in (numba.float64, numba.int64, numba.int8)
+    for ndim in (1, 2)
+}
+#: Read-only C-ordered float64 arrays; writable arrays may be passed too.
+R1 = _READONLY[numba.float64, 1]
+R2 = _READONLY[numba.float64, 2]
+#: The same for int64 and int8 vectors.
+RI1 = _READONLY[numba.int64, 1]
+RB1 = _READONLY[numba.int8, 1]
+#: Writable C-ordered float64 arrays.
+W1 = numba.float64[::1]
+W2 = numba.float64[:, ::1]
+W3 = numba.float64[:, :, ::1]

@@ -1,0 +1,1 @@
+"""Who tunes the evolution: networks that read the search and set its controls."""

@@ -1,0 +1,94 @@
+"""A name in YAML becomes a class: one registry per kind of plugin."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from configs.load import ConfigError, did_you_mean, validate
+
+P = TypeVar("P")
+
+
+class Registry(Generic[P]):
+    """Plugins of one kind, by name.
+
+    The registry imports the modules of its own package on first use, so that a new file is found
+    without being listed anywhere; third parties use an entry-point group named ``regime_conductor.KIND``.
+
+    Parameters
+    ----------
+    kind : str
+        What a plugin is called in messages, for example ``detector``.
+    package : str
+        Package whose modules register plugins of this kind.
+    modules : tuple of str
+        Only these modules of the package are imported; empty means all of them. A package with entry
+        points or heavy imports names its plugin modules.
+    """
+
+    def __init__(self, kind: str, package: str, modules: tuple[str, ...] = ()) -> None:
+        self.kind = kind
+        self._package = package
+        self._modules = modules
+        self._plugins: dict[str, type[P]] = {}
+        self._tags: dict[str, dict[str, Any]] = {}
+        self._discovered = False
+
+    def register(self, name: str, **tags: Any) -> Callable[[type[P]], type[P]]:
+        """Register a class under a name; ``tags`` describe it (for example ``family="boosting"``)."""
+
+        def decorator(plugin: type[P]) -> type[P]:
+            known = self._plugins.get(name)
+            if known is not None and known.__qualname__ != plugin.__qualname__:
+                raise ValueError(f"{self.kind} {name!r} is registered twice: {known} and {plugin}")
+            self._plugins[name] = plugin
+            self._tags[name] = tags
+            return plugin
+
+        return decorator
+
+    def names(self) -> list[str]:
+        """Return the sorted names of all plugins."""
+        self._discover()
+        return sorted(self._plugins)
+
+    def tags(self, name: str) -> dict[str, Any]:
+        """Return the tags a plugin was registered with."""
+        self.get(name)
+        return dict(self._tags[name])
+
+    def get(self, name: str) -> type[P]:
+        """Return the class registered under a name; :class:`ConfigError` names the known ones."""
+        self._discover()
+        if name not in self._plugins:
+            close = did_you_mean(name, []) if not self._plugins else did_you_mean(name, sorted(self._plugins))
+            raise ConfigError(f"no {self.kind} named {name!r}{close}")
+        return self._plugins[name]
+
+    def create(self, name: str, settings: Mapping[str, Any] | None = None) -> P:
+        """Return a plugin built from settings that its ``Config`` class has validated."""
+        plugin = self.get(name)
+        config = validate(plugin.Config, dict(settings or {}), f"{self.kind} {name}")
+        return plugin(config)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        self._discover()
+        return name in self._plugins
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True  # set first: a plugin module may itself ask the registry
+        package = importlib.import_module(self._package)
+        names = self._modules or tuple(
+            module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg
+        )
+        for name in names:
+            importlib.import_module(f"{self._package}.{name}")
+        for point in entry_points(group=f"regime_conductor.{self.kind.replace(' ', '_')}"):
+            point.load()

@@ -1,0 +1,1 @@
+"""What to do now: signals, blend, one strategy, its validation."""

@@ -1,0 +1,1 @@
+"""What we tried: runs, the trial ledger, the statistics of luck."""

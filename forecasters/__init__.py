@@ -1,0 +1,1 @@
+"""Who predicts the hours: forecasters behind four methods."""

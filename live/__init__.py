@@ -1,0 +1,1 @@
+"""Doing it: feed, paper broker, safeguards, journal."""

@@ -1,0 +1,1 @@
+"""What happened: bars, features, splits, and the laws they obey."""

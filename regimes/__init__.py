@@ -1,0 +1,1 @@
+"""Which weather it is: causal detectors and the path they draw."""

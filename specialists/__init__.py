@@ -1,0 +1,1 @@
+"""Who trades which weather: genome families, specialists, fitness."""
