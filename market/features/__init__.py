@@ -1,0 +1,1 @@
+"""What describes a bar: one module per subject, one pipeline."""
