@@ -36,6 +36,7 @@ def cache_folder() -> Path:
     folder = Path(base) / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError:  # a read-only home: compile once per boot instead of never running
         folder = Path(tempfile.gettempdir()) / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ asked for. Adding a component therefore leaves the numbers of every other compon
 """
 
 import hashlib
+import json
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
     """
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed is {seed}; it must lie between 0 and 2**63 - 1")
-    path = "/".join(f"{type(name).__name__}:{name}" for name in names)
+    path = json.dumps(names)  # unlike a joined text, no name in it can imitate two
     digest = hashlib.sha256(path.encode()).digest()
     key = np.frombuffer(digest, dtype=np.uint32)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key.tolist())))

@@ -5,16 +5,17 @@ can get wrong raises :class:`ConfigError` with the place, the value found and wh
 """
 
 import difflib
-import os
+import re
+import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pydantic
 import yaml
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 64_000  # half a second of parsing
 MAX_DEPTH = 20
 
 
@@ -27,9 +28,18 @@ class ConfigError(InputError):
 
 
 class Config(pydantic.BaseModel):
-    """Base of every config: frozen, and unknown keys are errors."""
+    """Base of every config: frozen, unknown keys are errors, and a truth value is no number."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        if isinstance(value, bool):
+            kinds = _kinds(cls.model_fields[info.field_name].annotation)
+            if bool not in kinds and kinds & {int, float}:
+                raise ValueError("must be a number")
+        return value
 
 
 class PluginConfig(Config):
@@ -49,7 +59,18 @@ C = TypeVar("C", bound=Config)
 
 
 class _SafeLoader(yaml.SafeLoader):
-    """Safe YAML without aliases and without duplicate keys."""
+    """Safe YAML without aliases and duplicate keys, in which numbers mean what they look like.
+
+    YAML 1.1 reads 010 as eight, 1:30 as ninety and ``no`` as false; here a whole number is decimal, the
+    truth values are true and false, and everything else is text that the model may still refuse.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict] = {
+        first: [
+            (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":bool", ":timestamp"))
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
@@ -75,6 +96,22 @@ class _SafeLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _SafeDumper(yaml.SafeDumper):
+    """Safe YAML that puts quotes around every text the loader would take for something else."""
+
+
+for _side in (_SafeLoader, _SafeDumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789")
+    )
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF")
+    )
+_SafeLoader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node).replace("_", ""))
+)
+
+
 def config_text(name: str | Path, beside: Path | None = None) -> tuple[str, str]:
     """Return the text of a YAML file and the place to name in messages.
 
@@ -84,7 +121,11 @@ def config_text(name: str | Path, beside: Path | None = None) -> tuple[str, str]
     if beside is not None:
         candidates.insert(0, beside / name)
     for path in candidates:
-        if path.is_file():
+        try:
+            found = path.is_file()
+        except OSError:  # a name that the file system cannot hold
+            found = False
+        if found:
             if path.stat().st_size > MAX_BYTES:
                 raise ConfigError(
                     f"{path}: has {path.stat().st_size} bytes; a config has at most {MAX_BYTES}"
@@ -93,12 +134,11 @@ def config_text(name: str | Path, beside: Path | None = None) -> tuple[str, str]
                 return path.read_text(encoding="utf-8-sig"), str(path)
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"{path}: cannot be read ({error})") from error
-    packaged = resources.files("configs") / str(name)
-    if not os.path.isabs(name) and ".." not in Path(name).parts and packaged.is_file():
-        return packaged.read_text(encoding="utf-8"), f"configs/{name}"
     known = sorted(
         entry.name for entry in resources.files("configs").iterdir() if entry.name.endswith(".yaml")
     )
+    if str(name) in known:
+        return (resources.files("configs") / str(name)).read_text(encoding="utf-8"), f"configs/{name}"
     raise ConfigError(f"{name}: no such config file{_suggestion(str(name), known)}")
 
 
@@ -165,7 +205,7 @@ def validate(model: type[C], document: Mapping[str, Any], place: str) -> C:
 
 def dump(config: Config, path: Path) -> None:
     """Write the resolved config as YAML that :func:`load` reads back to an equal object."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text = yaml.dump(config.model_dump(mode="json"), Dumper=_SafeDumper, sort_keys=False)
     path.write_text(text, encoding="utf-8")
 
 
@@ -240,13 +280,29 @@ def _sentence(error: pydantic.ValidationError, model: type[Config], place: str) 
     message = message[:1].lower() + message[1:]
     if not where:
         return f"{place}: {message}{more}"
-    return f"{place}: {where} is {first['input']!r}; it {message}{more}".replace("it it ", "it ")
+    if isinstance(first["input"], (Mapping, pydantic.BaseModel)):  # a rule of a section names its own setting
+        return f"{place}: {where}: {message}{more}"
+    return f"{place}: {where} is {_short(first['input'])}; it {message}{more}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _fields_at(model: Any, loc: Sequence[str | int]) -> list[str]:
+    # The settings known at a place; a number in the place is the position in a list.
     for part in loc:
-        field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
-            return []
-        model = field.annotation
+        if isinstance(part, str):
+            field = getattr(model, "model_fields", {}).get(part)
+            model = None if field is None else field.annotation
+        model = next((kind for kind in _kinds(model) if hasattr(kind, "model_fields")), None)
     return sorted(getattr(model, "model_fields", {}))
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    # The plain types inside an annotation: float | None holds float and NoneType.
+    inner = typing.get_args(annotation)
+    if not inner:
+        return {annotation}
+    return set().union(*(_kinds(one) for one in inner))

@@ -35,13 +35,14 @@ class Registry(Generic[P]):
         self._plugins: dict[str, type[P]] = {}
         self._tags: dict[str, dict[str, Any]] = {}
         self._discovered = False
+        self._discovering = False
 
     def register(self, name: str, **tags: Any) -> Callable[[type[P]], type[P]]:
         """Register a class under a name; ``tags`` describe it (for example ``family="boosting"``)."""
 
         def decorator(plugin: type[P]) -> type[P]:
             known = self._plugins.get(name)
-            if known is not None and known.__qualname__ != plugin.__qualname__:
+            if known is not None and _place(known) != _place(plugin):
                 raise ValueError(f"{self.kind} {name!r} is registered twice: {known} and {plugin}")
             self._plugins[name] = plugin
             self._tags[name] = tags
@@ -63,8 +64,7 @@ class Registry(Generic[P]):
         """Return the class registered under a name; :class:`ConfigError` names the known ones."""
         self._discover()
         if name not in self._plugins:
-            close = did_you_mean(name, []) if not self._plugins else did_you_mean(name, sorted(self._plugins))
-            raise ConfigError(f"no {self.kind} named {name!r}{close}")
+            raise ConfigError(f"no {self.kind} named {name!r}{did_you_mean(name, sorted(self._plugins))}")
         return self._plugins[name]
 
     def create(self, name: str, settings: Mapping[str, Any] | None = None) -> P:
@@ -81,14 +81,24 @@ class Registry(Generic[P]):
         return name in self._plugins
 
     def _discover(self) -> None:
-        if self._discovered:
+        if self._discovered or self._discovering:
             return
-        self._discovered = True  # set first: a plugin module may itself ask the registry
-        package = importlib.import_module(self._package)
-        names = self._modules or tuple(
-            module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg
-        )
-        for name in names:
-            importlib.import_module(f"{self._package}.{name}")
-        for point in entry_points(group=f"regime_conductor.{self.kind.replace(' ', '_')}"):
-            point.load()
+        self._discovering = True  # a plugin module may itself ask the registry
+        try:
+            package = importlib.import_module(self._package)
+            names = self._modules or tuple(
+                module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg
+            )
+            for name in names:
+                importlib.import_module(f"{self._package}.{name}")
+            for point in entry_points(group=f"regime_conductor.{self.kind.replace(' ', '_')}"):
+                point.load()
+            self._discovered = True
+        finally:
+            self._discovering = False
+
+
+def _place(plugin: object) -> tuple[str, str]:
+    # A module that is loaded again brings its plugins again; that is no second plugin.
+    # A feature is an object, not a class, and carries the name of the function that declared it.
+    return plugin.__module__, getattr(plugin, "__qualname__", type(plugin).__qualname__)
