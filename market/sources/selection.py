@@ -1,0 +1,92 @@
+"""Which bars a job works on: a file, or the synthetic market when none is named."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from configs.load import Config, ConfigError
+from market.bars import Bars, between, timeframe_ns, timerange_ns
+from market.sources.synthetic import SyntheticConfig, synthetic_market
+
+
+class MarketConfig(Config):
+    """Where bars come from."""
+
+    bars: str | None = Field(None, description="File of bars; without one, the synthetic market.")
+    layout: str = Field("auto", description="Layout of the file, see python -m market.ingest --help.")
+    symbol: str | None = Field(
+        None, description="Symbol, for example BTC/USDT; by default read off the file."
+    )
+    timeframe: str | None = Field(None, description="Length of a bar, for example 1h; by default measured.")
+    timerange: str | None = Field(
+        None, description="For example 20190101-20240630; either side may be empty."
+    )
+    repairs: tuple[str, ...] = Field((), description="Named repairs that the file may need.")
+    accept: tuple[str, ...] = Field((), description="Named oddities of the file to accept.")
+    synthetic: SyntheticConfig = SyntheticConfig()
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Bars and what to say about them.
+
+    Parameters
+    ----------
+    bars : Bars (n,)
+    origin : str
+        One sentence: what these bars are.
+    truth : int8 (n,) or None
+        True regimes, where the market is synthetic.
+    """
+
+    bars: Bars
+    origin: str
+    truth: np.ndarray | None
+
+
+def select_bars(config: MarketConfig) -> Selection:
+    """Return the bars that a config asks for.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If the file is missing or wrong, or nothing lies in the time range.
+    """
+    if config.bars is None:
+        if config.symbol is not None or config.layout != "auto" or config.repairs or config.accept:
+            raise ConfigError(
+                "symbol, layout, repair and accept are about a file of bars; name the file with --bars"
+            )
+        synthetic = config.synthetic
+        if config.timeframe is not None and timeframe_ns(config.timeframe) != timeframe_ns(
+            synthetic.timeframe
+        ):
+            raise ConfigError(
+                f"market.timeframe is {config.timeframe}; the synthetic market has {synthetic.timeframe} bars"
+            )
+        market = synthetic_market(synthetic)
+        bars, truth = market.bars, market.regime
+        origin = f"SYNTHETIC market (seed {synthetic.seed}), not real prices"
+    else:
+        from market.sources.files import read_bars  # pandas: only when there is a file to read
+
+        bars, _ = read_bars(
+            config.bars,
+            layout=config.layout,
+            symbol=config.symbol,
+            timeframe=config.timeframe,
+            repairs=config.repairs,
+            accept=config.accept,
+        )
+        truth, origin = None, f"file {config.bars}"
+    if config.timerange is not None:
+        start, end = timerange_ns(config.timerange)
+        chosen = between(bars, start, end)
+        if len(chosen) == 0:
+            raise ConfigError(f"market.timerange is {config.timerange}; {bars.label} has no bars there")
+        if truth is not None:
+            first = int(np.searchsorted(bars.time, chosen.time[0]))
+            truth = truth[first : first + len(chosen)]
+        bars = chosen
+    return Selection(bars, origin, truth)
