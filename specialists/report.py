@@ -1,0 +1,222 @@
+"""The verdict on a champion: what it did, beside what chance and the baselines would have done."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from backtest.metrics import Metrics
+from experiments.evidence import TrackRecord, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
+from experiments.ledger import LedgerSummary
+from experiments.promotion import Criterion, verdict
+from specialists.training import Evolved, Unseen
+
+CONFIDENCE = 0.95
+LEAST_TRADES = 20
+
+# metric, title, format
+ROWS = (
+    ("total_return", "total return", "{:+.1%}"),
+    ("annual_return", "annual return", "{:+.1%}"),
+    ("annual_volatility", "annual volatility", "{:.1%}"),
+    ("sharpe", "Sharpe", "{:.2f}"),
+    ("sortino", "Sortino", "{:.2f}"),
+    ("calmar", "Calmar", "{:.2f}"),
+    ("max_drawdown", "deepest drawdown", "{:.1%}"),
+    ("hit_rate", "hit rate", "{:.0%}"),
+    ("profit_factor", "profit factor", "{:.2f}"),
+    ("n_trades", "trades", "{:,.0f}"),
+    ("time_in_market", "time in market", "{:.0%}"),
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for and against luck.
+
+    Parameters
+    ----------
+    n_trials, n_runs : int
+        Different genomes ever tried on these bars, and the runs that tried them.
+    luck_sharpe : float
+        Annual Sharpe ratio that the best of so many worthless trials is expected to show.
+    deflated_sharpe : float
+        Probability that the champion's in-sample Sharpe ratio is more than that.
+    probabilistic_sharpe : float
+        Probability that its true Sharpe ratio is positive, from the test rows alone.
+    earlier_openings : int
+        How often these test rows were looked at before.
+    """
+
+    n_trials: int
+    n_runs: int
+    luck_sharpe: float
+    deflated_sharpe: float
+    probabilistic_sharpe: float
+    earlier_openings: int
+
+
+def weigh(evolved: Evolved, unseen: Unseen, trials: LedgerSummary, earlier_openings: int) -> Evidence:
+    """Return the evidence for a champion, given every trial the ledger knows of."""
+    chosen = TrackRecord.of(evolved.in_sample.curve.column("net_return"))
+    later = TrackRecord.of(unseen.champion.curve.column("net_return"), serial=True)
+    n_trials = max(trials.n_unique, trials.n_effective)
+    luck = expected_max_sharpe(n_trials, trials.sharpe_variance)
+    return Evidence(
+        n_trials=int(n_trials),
+        n_runs=trials.n_runs,
+        luck_sharpe=luck * math.sqrt(evolved.in_sample.bars_per_year),
+        deflated_sharpe=deflated_sharpe(chosen, n_trials, trials.sharpe_variance),
+        probabilistic_sharpe=probabilistic_sharpe(later),
+        earlier_openings=earlier_openings,
+    )
+
+
+def criteria(unseen: Unseen, evidence: Evidence) -> tuple[Criterion, ...]:
+    """Return what a champion must reach; the verdict is that all of it is reached."""
+    champion, held, gated = (result.metrics for result in (unseen.champion, unseen.held, unseen.gated))
+    return (
+        Criterion.at_least("deflated Sharpe (in sample, all trials)", evidence.deflated_sharpe, CONFIDENCE),
+        Criterion.at_least(
+            "probability of a positive Sharpe (out of sample)", evidence.probabilistic_sharpe, CONFIDENCE
+        ),
+        Criterion.at_least("Sharpe against buy and hold (out of sample)", champion.sharpe, held.sharpe),
+        Criterion.at_least("Sharpe against hold in regime (out of sample)", champion.sharpe, gated.sharpe),
+        Criterion.at_least("trades (out of sample)", champion.n_trades, LEAST_TRADES),
+    )
+
+
+def sentence(regime: str, judged: tuple[Criterion, ...]) -> str:
+    """Return the verdict as one sentence with its reasons."""
+    failed = [criterion for criterion in judged if not criterion.passed]
+    if not failed:
+        return f"PASS: the {regime} specialist meets all {len(judged)} criteria."
+    reasons = "; ".join(f"{c.name} is {_plain(c.value)}, needs {_plain(c.threshold)}" for c in failed)
+    return f"FAIL: the {regime} specialist does not pass ({reasons})."
+
+
+def summary(
+    evolved: Evolved,
+    unseen: Unseen,
+    evidence: Evidence,
+    judged: tuple[Criterion, ...],
+    regime: str,
+    **further: Any,
+) -> dict[str, Any]:
+    """Return everything a reader or a program needs, as plain objects for JSON."""
+    return {
+        "verdict": sentence(regime, judged),
+        "passed": verdict(judged),
+        "criteria": [criterion.to_dict() for criterion in judged],
+        "regime": regime,
+        "champion": {"fitness": evolved.fitness, "genes": evolved.specialist.genes_by_name()},
+        "metrics": {name: metrics.to_dict() for name, metrics in columns(evolved, unseen).items()},
+        "evidence": {key: _finite(value) for key, value in vars(evidence).items()},
+        "search": {
+            "evaluated": evolved.n_evaluated,
+            "unique": evolved.n_unique,
+            "avoided_offspring": evolved.n_avoided,
+            "generations": len(evolved.generations) - 1,
+        },
+        "assumptions": list(unseen.champion.assumptions),
+        **further,
+    }
+
+
+def columns(evolved: Evolved, unseen: Unseen) -> dict[str, Metrics]:
+    """Return the columns of the comparison, in-sample first and labelled so."""
+    return {
+        "in sample": evolved.in_sample.metrics,
+        "out of sample": unseen.champion.metrics,
+        "buy and hold": unseen.held.metrics,
+        "hold in regime": unseen.gated.metrics,
+    }
+
+
+def show(console: Console, found: Mapping[str, Any]) -> None:
+    """Print a summary for people."""
+    grid = Grid(title="Champion, after costs (buy and hold, hold in regime: on the out-of-sample bars)")
+    grid.add_column("")
+    for name in found["metrics"]:
+        grid.add_column(name, justify="right")
+    for metric, title, style in ROWS:
+        values = [_styled(found["metrics"][name][metric], style) for name in found["metrics"]]
+        grid.add_row(title, *values)
+    console.print(grid)
+    genes = Grid(title="Genes", show_header=False)
+    named = list(found["champion"]["genes"].items())
+    half = (len(named) + 1) // 2
+    for i in range(half):
+        row = [*named[i], *(named[half + i] if half + i < len(named) else ("", None))]
+        genes.add_row(row[0], _styled(row[1], "{:.4g}"), row[2], _styled(row[3], "{:.4g}"))
+    console.print(genes)
+    evidence = found["evidence"]
+    console.print(
+        f"Luck: {evidence['n_trials']:,} trials in {evidence['n_runs']} run(s) on these bars; the best of so "
+        f"many worthless ones would show a Sharpe of {_styled(evidence['luck_sharpe'], '{:.2f}')} in sample.",
+    )
+    if evidence["earlier_openings"]:
+        console.print(
+            f"These test rows have been looked at {evidence['earlier_openings']} time(s) before: they are no "
+            f"longer unseen."
+        )
+    for criterion in found["criteria"]:
+        mark = "[green]pass[/green]" if criterion["passed"] else "[red]fail[/red]"
+        value, line = _styled(criterion["value"], "{:.3g}"), _styled(criterion["threshold"], "{:.3g}")
+        console.print(f"  {mark}  {criterion['name']}: {value}, needs {line}")
+    color = "green" if found["passed"] else "red"
+    console.print(f"[bold {color}]{found['verdict']}[/bold {color}]")
+
+
+def markdown(found: Mapping[str, Any], title: str, pictures: Mapping[str, str]) -> str:
+    """Return a summary as a Markdown report; ``pictures`` are captions by path beside the report."""
+    names = list(found["metrics"])
+    lines = [f"# {title}", "", f"**{found['verdict']}**", "", found["data"]["origin"] + ".", ""]
+    lines += ["| | " + " | ".join(names) + " |", "| --- |" + " --: |" * len(names)]
+    for metric, row, style in ROWS:
+        values = " | ".join(_styled(found["metrics"][name][metric], style) for name in names)
+        lines.append(f"| {row} | {values} |")
+    lines += ["", "Buy and hold, and hold in regime, are on the out-of-sample bars.", "", "## Criteria", ""]
+    for criterion in found["criteria"]:
+        mark = "pass" if criterion["passed"] else "**fail**"
+        value, line = _styled(criterion["value"], "{:.3g}"), _styled(criterion["threshold"], "{:.3g}")
+        lines.append(f"- {mark}: {criterion['name']} is {value}, needs {line}")
+    evidence = found["evidence"]
+    lines += [
+        "",
+        f"Counted on these bars: {evidence['n_trials']:,} trials in {evidence['n_runs']} run(s).",
+        f"The test rows were opened {evidence['earlier_openings']} time(s) before.",
+        "",
+        "## Genes",
+        "",
+        "| gene | value |",
+        "| --- | --: |",
+        *(f"| {name} | {value:.6g} |" for name, value in found["champion"]["genes"].items()),
+        "",
+        "## Pictures",
+        "",
+        *(f"![{caption}]({path})\n" for path, caption in pictures.items()),
+        "## Assumptions",
+        "",
+        *(f"- {assumption}" for assumption in found["assumptions"]),
+        "",
+        "## Data",
+        "",
+        *(f"- {key}: {value}" for key, value in found["data"].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _styled(value: float | None, style: str) -> str:
+    return "-" if value is None else style.format(value)
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "undefined"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,305 @@
+"""Evolving a specialist: the work behind ``python -m ga.evolve``, and what walk-forward refits call.
+
+Everything that is fitted (detector, scaler, genome) sees the training rows only. The test rows begin an
+embargo later and are opened once, at the end, for the champion alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from pydantic import Field
+
+from backtest.costs import Costs
+from backtest.kernels import LANES
+from backtest.limits import RiskLimits
+from backtest.simulate import TARGETS, BacktestResult, hold, simulate
+from compute.seeds import stream
+from compute.workers import Mapper
+from configs.load import Config, ConfigError, PluginConfig
+from ga.controls import POLICIES, ControlPolicy, Hyperparameters
+from ga.evaluation import Evaluator
+from ga.evolution import Evolution, search
+from ga.space import Genome
+from market.bars import Bars
+from market.causal import transform
+from market.features.pipeline import FeaturePipeline, FeaturesConfig, FeatureTable
+from market.scaling import Scaler
+from market.splits import Split, embargo_bars, holdout
+from market.table import Table
+from regimes.detector import DETECTORS, Detector
+from regimes.path import PathConfig, PathFilter
+from regimes.regime import Regime
+from specialists.family import FAMILIES
+from specialists.fitness import Fitness, FitnessConfig
+from specialists.specialist import Specialist, awake_rows, decision_rows
+
+GENERALIST = "all"
+LEAST_AWAKE = 100  # training bars of the regime
+
+
+class SplitConfig(Config):
+    """How rows become training and test."""
+
+    train: float = Field(0.7, gt=0, lt=1, description="Share of the bars, from the first on, to learn from.")
+    embargo_bars: int | None = Field(
+        None,
+        ge=0,
+        description="Bars between training and test. By default the longest memory of any feature, so that "
+        "no test row remembers a training row.",
+    )
+
+
+class SpecialistConfig(Config):
+    """Everything that decides which specialist a search finds on given bars."""
+
+    regime: str = Field("volatile", description="ranging, trending, volatile, or all for a generalist.")
+    features: FeaturesConfig = FeaturesConfig()
+    detector: PluginConfig = PluginConfig(name="hmm")
+    path: PathConfig = PathConfig()
+    family: PluginConfig = PluginConfig(name="blend")
+    fitness: FitnessConfig = FitnessConfig()
+    costs: Costs = Costs()
+    limits: RiskLimits = RiskLimits()
+    split: SplitConfig = SplitConfig()
+    hyperparameters: Hyperparameters = Hyperparameters()
+    policy: PluginConfig = PluginConfig(name="fixed")
+    seed: int = Field(7, ge=0, le=2**63 - 1, description="Root of all random streams.")
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What a search stands on: bars, what is known about them, and which rows are whose.
+
+    Parameters
+    ----------
+    bars : Bars (n,)
+    features : FeatureTable (n, f)
+    labels : Table (n, 2)
+        Causal regime ``label`` and ``confidence``.
+    split : Split
+        Training and test rows.
+    detector : Detector
+        Fitted on the training rows.
+    """
+
+    bars: Bars
+    features: FeatureTable
+    labels: Table
+    split: Split
+    detector: Detector
+
+    @property
+    def regime_labels(self) -> np.ndarray:
+        """Causal regime of each row, int8 (n,); -1 where undecided."""
+        return self.labels.column("label").astype(np.int8)
+
+
+@dataclass(frozen=True, eq=False)
+class Evolved:
+    """A champion and how it was found; the test rows are still closed.
+
+    Parameters
+    ----------
+    specialist : Specialist
+    fitness : float
+        Of the champion, on the training rows.
+    generations : list of dict
+        One row per generation, see ``ga.progress.Progress.row``.
+    in_sample : BacktestResult
+        The champion on the training rows, from a flat start.
+    trial_sharpes : float64 (m,)
+        Sharpe ratio per bar of every evaluation, in the order made.
+    n_evaluated, n_unique, n_avoided : int
+        Answers given to the search, different genomes among them, and offspring answered from memory.
+    """
+
+    specialist: Specialist
+    fitness: float
+    generations: list[dict[str, Any]]
+    in_sample: BacktestResult
+    trial_sharpes: np.ndarray
+    n_evaluated: int
+    n_unique: int
+    n_avoided: int
+
+
+@dataclass(frozen=True, eq=False)
+class Unseen:
+    """The champion and its baselines on the test rows, each from a flat start and after the same costs.
+
+    Parameters
+    ----------
+    champion : BacktestResult
+    held : BacktestResult
+        Buy and hold.
+    gated : BacktestResult
+        Hold while the causal regime is the champion's: what the regime alone is worth.
+    """
+
+    champion: BacktestResult
+    held: BacktestResult
+    gated: BacktestResult
+
+
+def prepare(bars: Bars, config: SpecialistConfig) -> Ground:
+    """Describe bars, cut them, and fit the detector on the training rows.
+
+    Raises
+    ------
+    ConfigError
+        If there are too few bars for the features' warm-up, the embargo, and something to learn from.
+    """
+    pipeline = FeaturePipeline(config.features)
+    embargo = config.split.embargo_bars
+    if embargo is None:
+        embargo = embargo_bars(bars.interval_ns, label=0, memory=pipeline.warmup)
+    least = pipeline.warmup + embargo + 1_000
+    if len(bars) < least:
+        raise ConfigError(
+            f"{bars.label}: {len(bars)} bars are too few; features need {pipeline.warmup} to warm up, the "
+            f"embargo takes {embargo}, and at least {least} in all leave something to learn from"
+        )
+    split = holdout(slice(pipeline.warmup, len(bars)), train=config.split.train, embargo=embargo)
+    features = transform(pipeline, bars)
+    detector = DETECTORS.create(config.detector.name, config.detector.settings)
+    detector = detector.fit(features[split.train])
+    probabilities = transform(detector, features)
+    return Ground(bars, features, transform(PathFilter(config.path), probabilities), split, detector)
+
+
+@dataclass(frozen=True, eq=False)
+class SpecialistSearch:
+    """A search that is ready to start: every setting has proved good.
+
+    Parameters
+    ----------
+    ground : Ground
+    config : SpecialistConfig
+    regime : Regime or None
+        None for a generalist.
+    scaler : Scaler or None
+        Fitted on the training rows.
+    fitness : Fitness
+        On the training rows.
+    policy : ControlPolicy
+        Sets the controls of each generation.
+    """
+
+    ground: Ground
+    config: SpecialistConfig
+    regime: Regime | None
+    scaler: Scaler | None
+    fitness: Fitness
+    policy: ControlPolicy
+
+    @classmethod
+    def of(cls, ground: Ground, config: SpecialistConfig, policy: ControlPolicy | None = None) -> Self:
+        """Return the search that a config describes; the policy is the config's unless one is given.
+
+        Raises
+        ------
+        ConfigError
+            If a plugin or its settings are unknown, or the regime hardly occurs in the training rows.
+        """
+        regime = None if config.regime == GENERALIST else Regime.of(config.regime)
+        family = FAMILIES.create(config.family.name, config.family.settings)
+        if policy is None:
+            policy = POLICIES.create(config.policy.name, config.policy.settings)
+        train = ground.split.train
+        features = ground.features[train]
+        scaler = Scaler.fit(features.select(family.signals)) if family.signals else None
+        rows = decision_rows(family, scaler, features)
+        awake = awake_rows(regime, ground.regime_labels[train], rows)
+        if awake.sum() < LEAST_AWAKE:
+            raise ConfigError(
+                f"regime {config.regime} covers {int(awake.sum())} of {awake.size} training bars; a "
+                f"specialist needs at least {LEAST_AWAKE} to learn from"
+            )
+        bars = ground.bars[train]
+        fitness = Fitness(family, bars, rows, awake, config.costs, config.limits, config.fitness)
+        return cls(ground, config, regime, scaler, fitness, policy)
+
+    def evolve(
+        self, workers: Mapper, on_generation: Callable[[Evolution, Evaluator], None] | None = None
+    ) -> Evolved:
+        """Search the training rows for the champion.
+
+        The same ground, config and seed give the same bytes, whatever the workers.
+
+        Parameters
+        ----------
+        workers : Mapper
+            Where evaluations run.
+        on_generation : callable, optional
+            Called after each generation with the search and the evaluator, for example to draw.
+        """
+        ground, config, space = self.ground, self.config, self.fitness.family.space
+        evaluator = Evaluator(self.fitness, space, workers, chunk_size=LANES)
+        evolution = Evolution(space, config.hyperparameters, stream(config.seed, "ga"))
+        watch = None if on_generation is None else lambda searched: on_generation(searched, evaluator)
+        champion = search(evolution, evaluator, self.policy, watch)
+        train = ground.split.train
+        specialist = Specialist(
+            self.fitness.family,
+            champion,
+            self.regime,
+            self.scaler,
+            config.limits,
+            fitted_until=int(ground.bars.time[train.stop - 1]),
+        )
+        in_sample = judge(specialist, ground, train, config.costs)
+        _check_same(self.fitness, champion, in_sample)
+        return Evolved(
+            specialist=specialist,
+            fitness=float(champion.fitness),
+            generations=list(evolution.logbook),
+            in_sample=in_sample,
+            trial_sharpes=evaluator.details()[:, 0],
+            n_evaluated=evaluator.evaluations + evaluator.hits,
+            n_unique=evaluator.evaluations,
+            n_avoided=evaluator.hits,
+        )
+
+
+def evolve_specialist(
+    ground: Ground, config: SpecialistConfig, workers: Mapper, policy: ControlPolicy | None = None
+) -> Evolved:
+    """Search the training rows for a regime's champion; see :class:`SpecialistSearch`."""
+    return SpecialistSearch.of(ground, config, policy).evolve(workers)
+
+
+def open_test(ground: Ground, specialist: Specialist, costs: Costs) -> Unseen:
+    """Return a champion and its baselines on the test rows; every look is to be noted in the ledger first."""
+    test = ground.split.test
+    bars = ground.bars[test]
+    unprotected = RiskLimits(max_exposure=specialist.limits.max_exposure, stop=None)
+    gate = awake_rows(specialist.regime, ground.regime_labels[test], np.zeros((len(bars), 1)))
+    gated = Table(bars.time, gate[:, None].astype(np.float64), TARGETS[:1])
+    # A baseline holds: the account's protective stop would make it another strategy.
+    return Unseen(
+        champion=judge(specialist, ground, test, costs),
+        held=simulate(hold(bars), bars, costs, unprotected),
+        gated=simulate(gated, bars, costs, unprotected),
+    )
+
+
+def judge(specialist: Specialist, ground: Ground, rows: slice, costs: Costs) -> BacktestResult:
+    """Return what a specialist does on some rows, from a flat start on the first of them."""
+    bars = ground.bars[rows]
+    targets = specialist.fresh().update(bars, ground.features[rows], ground.labels[rows])
+    return simulate(targets, bars, costs, specialist.limits, regimes=ground.regime_labels[rows])
+
+
+def _check_same(fitness: Fitness, champion: Genome, result: BacktestResult) -> None:
+    # What was evolved must be what is traded. Breakers act on the account only, so they are left out.
+    if fitness.limits.daily_loss is not None or fitness.limits.max_drawdown is not None:
+        return
+    total = fitness.statistics(champion.genes[None, :])[0, :, 0].sum()
+    traded = result.curve.column("net_return").sum()
+    if not abs(total - traded) <= 1e-9 * (1.0 + abs(traded)):
+        raise RuntimeError(
+            f"the population kernel earned {total!r} and the streaming specialist {traded!r} on the same "
+            f"bars; they must agree"
+        )

@@ -1,0 +1,125 @@
+"""Watching a search: the live table for people, and the trial book for the ledger."""
+
+import time
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table as Grid
+
+from experiments.ledger import Ledger
+from ga.evaluation import Evaluator
+from ga.evolution import Evolution
+
+SHOWN = 12  # latest generations on screen
+SECONDS_BETWEEN_NOTES = 5.0
+LINES = 10  # lines in all where there is no terminal to redraw
+
+
+class TrialBook:
+    """Carries every evaluation of a search into the trial ledger, also when the search is broken off.
+
+    Writing is durable and takes milliseconds, so it waits for some seconds' worth of trials. A search that
+    fails or is interrupted has looked at the data all the same: what is left is written on the way out.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    fingerprint : str
+        Identity of the bars.
+    run_id : str
+    """
+
+    def __init__(self, ledger: Ledger, fingerprint: str, run_id: str) -> None:
+        self._ledger = ledger
+        self._place = (fingerprint, run_id)
+        self._evaluator: Evaluator | None = None
+        self._written = (0, 0)  # evaluations and hits
+        self._next = time.monotonic() + SECONDS_BETWEEN_NOTES
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+    def note(self, evaluator: Evaluator) -> None:
+        """Take note of the generation that has just been told."""
+        self._evaluator = evaluator
+        if time.monotonic() >= self._next:
+            self._write()
+            self._next = time.monotonic() + SECONDS_BETWEEN_NOTES
+
+    def _write(self) -> None:
+        if self._evaluator is None:
+            return
+        evaluations, hits = self._written
+        self._written = (self._evaluator.evaluations, self._evaluator.hits)
+        unique = self._written[0] - evaluations
+        evaluated = unique + self._written[1] - hits
+        if evaluated:
+            sharpes = self._evaluator.details()[evaluations:, 0]
+            self._ledger.record(*self._place, sharpes, evaluated, unique)
+
+
+class GenerationTable:
+    """Draws a search while it runs; without a terminal it prints about ten plain lines instead.
+
+    Parameters
+    ----------
+    console : Console
+    n_generations : int
+        Generations the run may take.
+    """
+
+    def __init__(self, console: Console, n_generations: int) -> None:
+        self._console = console
+        self._n_generations = n_generations
+        self._rows: list[tuple[str, ...]] = []
+        self._began = time.perf_counter()
+        self._best = float("-inf")
+        self._live = Live(console=console, refresh_per_second=8) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, evolution: Evolution) -> None:
+        """Add the generation that has just been told."""
+        progress = evolution.progress
+        elapsed = time.perf_counter() - self._began
+        speed = progress.evaluations / elapsed if elapsed > 0 else 0.0
+        left = elapsed / (progress.generation + 1) * (self._n_generations - progress.generation)
+        star = "*" if progress.best > self._best else " "
+        self._best = max(self._best, progress.best)
+        row = (
+            f"{progress.generation}/{self._n_generations}",
+            f"{progress.best:.3f}{star}",
+            f"{progress.median:.3f}",
+            f"{progress.diversity:.3f}",
+            f"{progress.evaluations:,}",
+            f"{speed:,.0f}",
+            "done" if evolution.finished else f"{left:.0f} s",
+        )
+        if self._live is not None:
+            self._rows = [*self._rows[-SHOWN + 1 :], row]
+            self._live.update(self._grid())
+        elif evolution.finished or progress.generation % max(1, self._n_generations // LINES) == 0:
+            self._console.print(
+                f"gen {row[0]:>7}  best {row[1]:>8} median {row[2]:>8}  diversity {row[3]}  "
+                f"{row[5]:>7}/s  ETA {row[6]}",
+            )
+
+    def _grid(self) -> Grid:
+        grid = Grid(title="Evolution (fitness on the training rows; * a new best)")
+        for name in ("generation", "best", "median", "diversity", "evaluations", "per second", "ETA"):
+            grid.add_column(name, justify="right")
+        for row in self._rows:
+            grid.add_row(*row)
+        return grid

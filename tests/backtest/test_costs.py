@@ -1,0 +1,137 @@
+"""Costs by hand: fee, half spread, and impact from the turnover that was known."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backtest.costs import LIQUIDITY_BARS, Costs, ImpactBucket
+from configs.load import ConfigError, validate
+from market.bars import OHLCV, Bars
+
+HOUR = 3_600_000_000_000
+BUCKETS = (
+    ImpactBucket(turnover=0, impact_bps=20),
+    ImpactBucket(turnover=1_000, impact_bps=10),
+    ImpactBucket(turnover=10_000, impact_bps=5),
+)
+
+
+def bars_of(turnover, price=100.0):
+    n = len(turnover)
+    values = np.column_stack([np.full((n, 4), price), np.asarray(turnover, dtype=float) / price])
+    return Bars(HOUR * np.arange(1, n + 1), values, OHLCV, "TEST/USD", HOUR)
+
+
+def naive(costs, turnover):
+    """Return slippage bar by bar: the bucket of the mean turnover of the bars before, at most a day."""
+    out = []
+    for t in range(len(turnover)):
+        past = turnover[max(0, t - LIQUIDITY_BARS) : t]
+        if len(past) == 0:
+            impact = max(bucket.impact_bps for bucket in costs.impact)
+        else:
+            mean = sum(past) / len(past)
+            impact = [bucket.impact_bps for bucket in costs.impact if mean >= bucket.turnover][-1]
+        out.append((costs.half_spread_bps + impact) / 10_000)
+    return out
+
+
+def test_the_fee_is_a_fraction_of_notional_on_every_bar():
+    assert Costs(fee_bps=7.5).fees(bars_of([0, 1, 2])).tolist() == [7.5e-4] * 3
+
+
+def test_the_first_bar_pays_the_most_expensive_bucket_and_later_ones_what_was_known():
+    costs = Costs(half_spread_bps=1, impact=BUCKETS)
+    slippage = costs.slippage(bars_of([50_000, 50_000, 0, 0]))
+    # Means before each bar: none, 50,000, 50,000, 33,333.
+    assert slippage == pytest.approx([21e-4, 6e-4, 6e-4, 6e-4], rel=1e-15)
+
+
+def test_a_bar_is_not_charged_by_its_own_turnover():
+    costs = Costs(impact=BUCKETS)
+    quiet, loud = [500.0] * 30, [500.0] * 30
+    loud[20] = 1e9
+    one, two = costs.slippage(bars_of(quiet)), costs.slippage(bars_of(loud))
+    assert np.array_equal(one[:21], two[:21])
+    assert two[21] < one[21]
+
+
+def test_a_turnover_is_forgotten_after_a_day_of_bars():
+    costs = Costs(half_spread_bps=0, impact=BUCKETS)
+    turnover = [10_000.0 * LIQUIDITY_BARS] + [0.0] * (LIQUIDITY_BARS + 2)
+    slippage = costs.slippage(bars_of(turnover))
+    assert slippage[LIQUIDITY_BARS] == pytest.approx(5e-4)
+    assert slippage[LIQUIDITY_BARS + 1] == pytest.approx(20e-4)
+
+
+def test_a_mean_exactly_at_a_bucket_belongs_to_it():
+    slippage = Costs(half_spread_bps=0, impact=BUCKETS).slippage(bars_of([1_000.0, 1_000.0]))
+    assert slippage[1] == pytest.approx(10e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 90))
+def test_slippage_equals_a_loop_over_bars(seed, n):
+    rng = np.random.default_rng(seed)
+    turnover = np.round(np.exp(rng.normal(8, 2, n)))
+    costs = Costs(half_spread_bps=2, impact=BUCKETS)
+    assert costs.slippage(bars_of(turnover, 1.0)) == pytest.approx(naive(costs, turnover.tolist()), rel=1e-14)
+
+
+def test_slippage_of_a_bar_does_not_depend_on_where_the_bars_start_or_end():
+    rng = np.random.default_rng(1)
+    bars = bars_of(np.exp(rng.normal(8, 2, 300)))
+    costs = Costs(impact=tuple(ImpactBucket(turnover=x, impact_bps=x % 97) for x in np.arange(0, 2e4, 50.0)))
+    whole = costs.slippage(bars)
+    for first, last in ((0, 25), (40, 41 + LIQUIDITY_BARS), (100, 300), (7, 290)):
+        part = costs.slippage(bars[first:last])
+        known = LIQUIDITY_BARS if first else 0
+        assert np.array_equal(part[known:], whole[first + known : last])
+
+
+def test_the_defaults_are_pessimistic_for_a_thin_market_and_rise_with_it():
+    thin, deep = (Costs().slippage(bars_of([x] * 3))[2] for x in (1e3, 1e8))
+    assert thin == pytest.approx(16e-4)
+    assert deep == pytest.approx(3e-4)
+
+
+def test_no_bars_cost_nothing():
+    bars = bars_of([1.0])[:0]
+    assert Costs().slippage(bars).size == 0
+    assert Costs().fees(bars).size == 0
+
+
+def test_scaled_costs_are_all_costs_times_the_factor():
+    bars = bars_of(np.geomspace(10, 1e6, 60))
+    costs = Costs(fee_bps=8, half_spread_bps=2, impact=BUCKETS, delay_bars=2)
+    for factor in (0.0, 0.5, 3.0):
+        scaled = costs.scaled(factor)
+        assert scaled.fees(bars) == pytest.approx(factor * costs.fees(bars), rel=1e-14)
+        assert scaled.slippage(bars) == pytest.approx(factor * costs.slippage(bars), rel=1e-14)
+        assert scaled.delay_bars == 2
+
+
+@pytest.mark.parametrize(
+    "impact",
+    [
+        [],
+        [{"turnover": 5, "impact_bps": 1}],
+        [{"turnover": 0, "impact_bps": 1}, {"turnover": 0, "impact_bps": 1}],
+        [
+            {"turnover": 0, "impact_bps": 1},
+            {"turnover": 9, "impact_bps": 1},
+            {"turnover": 3, "impact_bps": 1},
+        ],
+        [{"turnover": 0, "impact_bps": -1}],
+    ],
+)
+def test_buckets_that_do_not_start_at_zero_and_rise_are_refused(impact):
+    with pytest.raises(ConfigError):
+        validate(Costs, {"impact": impact}, "costs")
+
+
+@pytest.mark.parametrize("wrong", [{"fee_bps": -1}, {"delay_bars": -1}, {"delay_bars": 0.5}, {"fee": 1}])
+def test_impossible_costs_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        validate(Costs, wrong, "costs")
