@@ -107,6 +107,13 @@ for _side in (_SafeLoader, _SafeDumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF")
     )
+# Plain kinds only: tags such as !!binary or !!set would smuggle in objects that no setting expects.
+_PLAIN = ("null", "bool", "int", "float", "seq", "map", "str")
+_SafeLoader.yaml_constructors = {
+    tag: build
+    for tag, build in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in _PLAIN
+}
 _SafeLoader.add_constructor(
     "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node).replace("_", ""))
 )
@@ -186,21 +193,40 @@ def load(model: type[C], name: str | Path, overrides: Sequence[str] = (), **shor
         raise ConfigError(f"{place}: is a {type(document).__name__}; a config is a mapping of settings")
     beside = Path(place).parent if Path(place).is_file() else None
     document = _include(document, beside, place)
+    origins: dict[tuple[str, ...], str] = {}  # what was not in the file, and where it came from
     for override in overrides:
         path, value = _parse_override(override)
         _assign(document, path, value, beside)
+        origins[tuple(path)] = "--set"
     for key, value in shortcuts.items():
         if value is not None:
-            _assign(document, key.split("__"), value, beside)
-    return validate(model, document, place)
+            path = key.split("__")
+            _assign(document, path, value, beside)
+            origins[tuple(path)] = f"--{path[-1].replace('_', '-')}"
+    return validate(model, document, place, origins)
 
 
-def validate(model: type[C], document: Mapping[str, Any], place: str) -> C:
-    """Return the document as a frozen config, or raise one :class:`ConfigError` sentence."""
+def validate(
+    model: type[C],
+    document: Mapping[str, Any],
+    place: str,
+    origins: Mapping[tuple[str, ...], str] | None = None,
+) -> C:
+    """Return the document as a frozen config, or raise one :class:`ConfigError` sentence.
+
+    Parameters
+    ----------
+    model : type
+    document : mapping
+    place : str
+        Where the document came from, to name in messages.
+    origins : mapping of tuple to str, optional
+        Settings that came from elsewhere, by their path, and from where.
+    """
     try:
         return model.model_validate(document)
     except pydantic.ValidationError as error:
-        raise ConfigError(_sentence(error, model, place)) from error
+        raise ConfigError(_sentence(error, model, place, origins or {})) from error
 
 
 def dump(config: Config, path: Path) -> None:
@@ -267,8 +293,18 @@ def _check_depth(value: Any, place: str, left: int) -> None:
         _check_depth(inner, place, left - 1)
 
 
-def _sentence(error: pydantic.ValidationError, model: type[Config], place: str) -> str:
-    first = error.errors(include_url=False)[0]
+def _sentence(
+    error: pydantic.ValidationError,
+    model: type[Config],
+    place: str,
+    origins: Mapping[tuple[str, ...], str],
+) -> str:
+    # A misspelled setting is told before a missing one: it is often the same setting.
+    found = error.errors(include_url=False)
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+    for path, origin in origins.items():
+        if first["loc"][: len(path)] == path:
+            place = origin
     where = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":

@@ -1,6 +1,7 @@
 """``Bars``: a table that begins open, high, low, close, volume. ``Panel``: several symbols on one clock."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,7 +37,7 @@ class Bars(Table):
     ------
     DataError
         If a price is not finite and positive, low and high do not enclose open and close, a volume is
-        negative or not finite, or a time is off the grid of the interval.
+        negative or not finite, or a bar does not close on a whole second.
     """
 
     symbol: str = ""
@@ -148,7 +149,8 @@ def timeframe_ns(text: str) -> int:
     """
     sizes = dict(_UNITS)
     number, unit = text[:-1], text[-1:]
-    if unit not in sizes or not number.isascii() or not number.isdigit() or int(number) == 0:
+    known = unit in sizes and number.isascii() and number.isdigit() and 0 < len(number) <= 9
+    if not known or not 0 < int(number) * sizes[unit] * NS_PER_SECOND < 2**63:
         raise DataError(
             f"timeframe {text!r} is not known; write a number and s, m, h, d or w, for example 1h"
         )
@@ -182,11 +184,15 @@ def between(bars: Bars, start: int | None, end: int | None) -> Bars:
     return bars[first : max(first, last)]
 
 
+_INSTANT = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)?)?", re.ASCII)
+
+
 def _instant_ns(side: str, text: str) -> int:
-    for pattern in ("%Y%m%d", "%Y%m%dT%H", "%Y%m%dT%H%M"):
-        try:
-            moment = datetime.strptime(side, pattern).replace(tzinfo=UTC)
-        except ValueError:
-            continue
-        return int(moment.timestamp()) * NS_PER_SECOND
-    raise DataError(f"timerange {text!r}: {side!r} is not a date; write YYYYMMDD, for example 20190101")
+    match = _INSTANT.fullmatch(side)
+    try:
+        moment = datetime(*(int(part or 0) for part in match.groups()), tzinfo=UTC)
+    except (AttributeError, ValueError):
+        raise DataError(
+            f"timerange {text!r}: {side!r} is not a date; write YYYYMMDD, for example 20190101"
+        ) from None
+    return int(moment.timestamp()) * NS_PER_SECOND

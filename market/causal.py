@@ -92,7 +92,7 @@ class Windowed:
         self.lookback = lookback
         self.names = tuple(names)
         self.warmup = lookback - 1
-        self._tail: Table | None = None
+        self._tail: Table | None = None  # at least the last row, by which a step back in time is noticed
         self._seen = 0
 
     def fresh(self) -> Self:
@@ -114,5 +114,5 @@ class Windowed:
         missing = max(0, min(len(new), self.warmup - self._seen))
         values[:missing] = np.nan
         self._seen += len(new)
-        self._tail = rows[max(0, len(rows) - self.warmup) :] if self.warmup else None
+        self._tail = rows[max(0, len(rows) - max(1, self.warmup)) :]
         return Table(new.time, values, self.names)

@@ -1,13 +1,16 @@
 """``Table``: the one thing that flows. Row t holds what was known at ``time[t]``, the close of bar t."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Self
 
 import numpy as np
 
 from configs.load import InputError
+
+# Fields that joining tables changes; all others must agree. The warm-up is that of the first table.
+_JOINED = ("time", "values", "names", "warmup")
 
 
 class DataError(InputError):
@@ -44,8 +47,8 @@ class Table:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        time = _readonly(self.time, np.int64)
-        values = _readonly(self.values, np.float64)
+        time = _readonly(self.time, np.int64, f"{type(self).__name__}: time")
+        values = _readonly(self.values, np.float64, f"{type(self).__name__}: values")
         names = tuple(self.names)
         object.__setattr__(self, "time", time)
         object.__setattr__(self, "values", values)
@@ -85,7 +88,9 @@ class Table:
         LookupError
             If there is no such column; the message lists the columns.
         """
-        return np.ascontiguousarray(self.values[:, self.index(name)])
+        column = np.ascontiguousarray(self.values[:, self.index(name)])
+        column.flags.writeable = False
+        return column
 
     def index(self, name: str) -> int:
         """Return the position of a column."""
@@ -118,6 +123,10 @@ def concat(tables: Sequence[Table]) -> Table:
     for table in tables[1:]:
         if table.names != first.names:
             raise DataError(f"concat: columns {table.names} do not match {first.names}")
+        for field in fields(first):
+            one, other = getattr(first, field.name), getattr(table, field.name, None)
+            if field.name not in _JOINED and one != other:
+                raise DataError(f"concat: {field.name} is {one} in one table and {other} in another")
     return replace(
         first,
         time=np.concatenate([table.time for table in tables]),
@@ -147,10 +156,27 @@ def same_rows(*tables: Table) -> None:
             )
 
 
-def _readonly(array: object, dtype: type) -> np.ndarray:
-    # A writable array belongs to its caller and is copied, so that nobody can change a table afterwards.
-    array = np.asarray(array, dtype=dtype, order="C")
-    if array.flags.writeable:
-        array = array.copy()
-        array.flags.writeable = False
-    return array
+def _readonly(array: object, dtype: type, what: str) -> np.ndarray:
+    # A writable array, or a view of one, belongs to its caller and is copied, so that nobody can change a
+    # table afterwards.
+    given = array
+    try:
+        array = np.asarray(given, order="C")
+        exact = np.asarray(array, dtype=dtype, order="C")
+        if dtype is np.int64 and array.dtype.kind == "f" and not np.array_equal(exact, array):
+            raise ValueError("times must be whole nanoseconds")
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} cannot be read as numbers: {error}") from error
+    if exact.flags.writeable or _is_view_of_writable(exact):
+        exact = exact.copy()
+        exact.flags.writeable = False
+    return exact
+
+
+def _is_view_of_writable(array: np.ndarray) -> bool:
+    base = array.base
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            return True
+        base = base.base
+    return False

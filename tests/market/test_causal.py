@@ -202,7 +202,6 @@ def test_rows_that_go_back_in_time_are_refused():
         stage.update(table(3))
 
 
-@pytest.mark.xfail(reason="a window of one row keeps no tail, so it does not notice", strict=True)
 def test_rows_that_go_back_in_time_are_refused_without_a_tail_too():
     stage = mean_stage(1).fresh()
     stage.update(table(5))

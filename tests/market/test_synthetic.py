@@ -434,7 +434,7 @@ def calibration(scenario, misread=None, seeds=24, n=5000):
     Rows of one market depend on each other, so the standard error is taken over whole markets.
     """
     misses = []
-    for seed in range(100, 100 + seeds):
+    for seed in range(1000, 1000 + seeds):
         market = synthetic_market(config(scenario, seed=seed, n_bars=n, steps=16))
         reader = market.config if misread is None else misread(market.config)
         truth = market.regime[:, None] == np.arange(3)
