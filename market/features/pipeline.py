@@ -19,7 +19,7 @@ from market.table import DataError, Table, utc
 PRICE_LIMITS = (1e-60, 1e60)
 VOLUME_LIMITS = (0.0, 1e60)
 #: Rows computed at once. A longer input is taken in pieces, which changes no bit and bounds the memory.
-BLOCK_ROWS = 131_072
+BLOCK_ROWS = 16_384
 
 
 @dataclass(frozen=True, eq=False)
