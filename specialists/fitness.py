@@ -28,7 +28,7 @@ class FitnessConfig(Config):
         "sharpe",
         description="sharpe, sortino: annual ratio per fold; origin: the composite of the origin system.",
     )
-    folds: int = Field(6, ge=2, le=50, description="Contiguous folds in time.")
+    folds: int = Field(10, ge=2, le=50, description="Contiguous folds in time.")
     confidence: float = Field(
         1.0, ge=0, le=5, description="Standard errors over the folds taken off their mean."
     )
