@@ -39,7 +39,7 @@ def trades_over_regimes(
     axes = figure.subplots()
     time = _dates(bars.time)
     axes.plot(time, bars.column("close"), color="#222222", lw=0.7, zorder=3)
-    _log_scale(axes, "{:,.6g}")
+    _log_scale(axes, "{:,.8g}")
     edges = np.flatnonzero(np.diff(labels)) + 1
     for start, end in zip(np.r_[0, edges], np.r_[edges, labels.size], strict=True):
         name = names.get(int(labels[start]))
@@ -110,7 +110,7 @@ def _log_scale(axes: Axes, style: str) -> None:
         axis_format(lambda value, _: style.format(value))
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_minor_locator(LogLocator(subs=(1.5, 3.0, 4.0, 6.0, 8.0)))
-    axes.tick_params(axis="y", which="minor", labelsize=8)
+    axes.tick_params(axis="y", which="both", labelsize=9)
 
 
 def _dates(time: np.ndarray) -> np.ndarray:

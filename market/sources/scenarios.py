@@ -152,13 +152,13 @@ class SyntheticConfig(Config):
     """
 
     scenario: Annotated[str, Field(default="default", description="Name of a preset.")]
-    n_bars: Annotated[int, Field(default=26_280, ge=1, le=10_000_000, description="Three years of hours.")]
+    n_bars: Annotated[int, Field(default=61_320, ge=1, le=10_000_000, description="Seven years of hours.")]
     seed: Annotated[int, Field(default=7, ge=0, le=MAX_SEED, description="Root of all random streams.")]
     symbol: Annotated[str, Field(default="SYN/USDT", min_length=1, description="Name given to the bars.")]
     timeframe: Annotated[
         str, Field(default="1h", description="Length of a bar; moves the clock, every other law is per bar.")
     ]
-    start: Annotated[str, Field(default="20210101", description="Open of the first bar, YYYYMMDD, UTC.")]
+    start: Annotated[str, Field(default="20170101", description="Open of the first bar, YYYYMMDD, UTC.")]
     price: Annotated[float, Field(default=30_000.0, gt=0, le=1e9, description="Open of the first bar.")]
     steps: Annotated[int, Field(default=60, ge=8, le=1000, description="Steps of the path inside a bar.")]
     day_swing: Annotated[float, Field(default=0.15, ge=0, le=1, description="Volatility over the day, log.")]

@@ -17,7 +17,7 @@ from regimes.regime import Regime
 from specialists.family import FAMILIES
 from specialists.specialist import Specialist
 
-MARKET = SyntheticConfig(n_bars=6_000, seed=11)
+MARKET = SyntheticConfig(n_bars=6_000, seed=11, start="20210101")
 
 PINNED_CLOSES = [29980.49434090128, 20759.40007291714, 21599.80022732813]
 PINNED_FEATURES = [
