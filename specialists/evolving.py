@@ -68,6 +68,8 @@ def evolve_run(config: EvolveConfig, console: Console) -> Path:
         f"[bold]{bars.label}[/bold]: {len(bars):,} bars, {utc(bars.time[0])} to {utc(bars.time[-1])}. "
         f"{selection.origin}.",
     )
+    for warning in selection.warnings:
+        console.print(f"! {warning}", markup=False)
     with console.status("describing bars, fitting the regime detector"):
         ground = prepare(bars, config)
     _show_ground(console, ground, config)
@@ -104,6 +106,7 @@ def evolve_run(config: EvolveConfig, console: Console) -> Path:
         config.regime,
         data={
             "origin": selection.origin,
+            "warnings": list(selection.warnings),
             "symbol": bars.symbol,
             "bars": len(bars),
             "fingerprint": whole,

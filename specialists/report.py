@@ -20,12 +20,12 @@ LEAST_TRADES = 20
 # metric, title, format
 ROWS = (
     ("total_return", "total return", "{:+.1%}"),
-    ("annual_return", "annual return", "{:+.1%}"),
-    ("annual_volatility", "annual volatility", "{:.1%}"),
+    ("annual_return", "return/year", "{:+.1%}"),
+    ("annual_volatility", "volatility/year", "{:.1%}"),
     ("sharpe", "Sharpe", "{:.2f}"),
     ("sortino", "Sortino", "{:.2f}"),
     ("calmar", "Calmar", "{:.2f}"),
-    ("max_drawdown", "deepest drawdown", "{:.1%}"),
+    ("max_drawdown", "drawdown", "{:.1%}"),
     ("hit_rate", "hit rate", "{:.0%}"),
     ("profit_factor", "profit factor", "{:.2f}"),
     ("n_trades", "trades", "{:,.0f}"),
@@ -138,7 +138,7 @@ def columns(evolved: Evolved, unseen: Unseen) -> dict[str, Metrics]:
 
 def show(console: Console, found: Mapping[str, Any]) -> None:
     """Print a summary for people."""
-    grid = Grid(title="Champion, after costs (buy and hold, hold in regime: on the out-of-sample bars)")
+    grid = Grid(title="Champion after costs; both baselines are on the out-of-sample bars")
     grid.add_column("")
     for name in found["metrics"]:
         grid.add_column(name, justify="right")
@@ -205,7 +205,7 @@ def markdown(found: Mapping[str, Any], title: str, pictures: Mapping[str, str]) 
         "",
         "## Data",
         "",
-        *(f"- {key}: {value}" for key, value in found["data"].items()),
+        *(f"- {key}: {value}" for key, value in found["data"].items() if value != []),
     ]
     return "\n".join(lines) + "\n"
 

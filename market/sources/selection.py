@@ -38,11 +38,14 @@ class Selection:
         One sentence: what these bars are.
     truth : int8 (n,) or None
         True regimes, where the market is synthetic.
+    warnings : tuple of str
+        What is odd about the file, one sentence each.
     """
 
     bars: Bars
     origin: str
-    truth: np.ndarray | None
+    truth: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def select_bars(config: MarketConfig) -> Selection:
@@ -66,12 +69,12 @@ def select_bars(config: MarketConfig) -> Selection:
                 f"market.timeframe is {config.timeframe}; the synthetic market has {synthetic.timeframe} bars"
             )
         market = synthetic_market(synthetic)
-        bars, truth = market.bars, market.regime
+        bars, truth, warnings = market.bars, market.regime, ()
         origin = f"SYNTHETIC market (seed {synthetic.seed}), not real prices"
     else:
         from market.sources.files import read_bars  # pandas: only when there is a file to read
 
-        bars, _ = read_bars(
+        bars, quality = read_bars(
             config.bars,
             layout=config.layout,
             symbol=config.symbol,
@@ -79,7 +82,7 @@ def select_bars(config: MarketConfig) -> Selection:
             repairs=config.repairs,
             accept=config.accept,
         )
-        truth, origin = None, f"file {config.bars}"
+        truth, origin, warnings = None, f"file {config.bars}", tuple(quality.warnings)
     if config.timerange is not None:
         start, end = timerange_ns(config.timerange)
         chosen = between(bars, start, end)
@@ -89,4 +92,4 @@ def select_bars(config: MarketConfig) -> Selection:
             first = int(np.searchsorted(bars.time, chosen.time[0]))
             truth = truth[first : first + len(chosen)]
         bars = chosen
-    return Selection(bars, origin, truth)
+    return Selection(bars, origin, truth, warnings)
