@@ -78,6 +78,7 @@ def evolve_run(config: EvolveConfig, console: Console) -> Path:
     with mapper(config.workers.name, config.workers.threads) as workers:
         run = Run.open(config.runs, "evolve", config.regime)
         run.write_config(config)
+        _write_manifest(run, config, ground)
         console.print(f"Run {run.id}, seed {config.seed}")
         ledger = Ledger(Path(config.runs).parent / LEDGER)
         table = GenerationTable(console, config.hyperparameters.n_generations)
@@ -93,11 +94,6 @@ def evolve_run(config: EvolveConfig, console: Console) -> Path:
     unseen = open_test(ground, evolved.specialist, config.costs)
     evidence = report.weigh(evolved, unseen, ledger.summary(whole), earlier)
     judged = report.criteria(unseen, evidence)
-    rows = {
-        name: [rows.start, rows.stop]
-        for name, rows in vars(ground.split).items()
-        if name in ("train", "test")
-    }
     found = report.summary(
         evolved,
         unseen,
@@ -113,7 +109,7 @@ def evolve_run(config: EvolveConfig, console: Console) -> Path:
             "features": ground.features.version,
             "detector": config.detector.name,
         },
-        rows=rows,
+        rows=_rows(ground),
         run=str(run.folder),
         seed=config.seed,
         wall_seconds=round(time.perf_counter() - began, 2),
@@ -178,8 +174,20 @@ def _keep(
         equity_and_drawdown(results, draft, f"{title}: out of sample, after costs")
     run.write_json("report.json", found)
     run.write_bytes("report.md", report.markdown(found, title, pictures).encode())
+    names = evolved.specialist.family.space
+    hall = [{"fitness": one.fitness, "genes": names.values(one.genes)} for one in evolved.hall_of_fame]
+    run.write_json("checkpoints/hall_of_fame.json", hall)
+    _write_manifest(run, config, ground)  # again: it now knows how long the run took
+
+
+def _rows(ground: Ground) -> dict[str, list[int]]:
+    spans = {"train": ground.split.train, "test": ground.split.test}
+    return {name: [rows.start, rows.stop] for name, rows in spans.items()}
+
+
+def _write_manifest(run: Run, config: EvolveConfig, ground: Ground) -> None:
     run.write_manifest(
-        data={"bars": found["data"]["fingerprint"]}, seeds={"root": config.seed}, rows=found["rows"]
+        data={"bars": ground.bars.fingerprint()}, seeds={"root": config.seed}, rows=_rows(ground)
     )
 
 

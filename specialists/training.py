@@ -27,8 +27,8 @@ from market.causal import transform
 from market.features.pipeline import FeaturePipeline, FeaturesConfig, FeatureTable
 from market.scaling import Scaler
 from market.splits import Split, embargo_bars, holdout
-from market.table import Table
-from regimes.detector import DETECTORS, Detector
+from market.table import DataError, Table, utc
+from regimes.detector import DETECTORS, Detector, require_out_of_sample
 from regimes.path import PathConfig, PathFilter
 from regimes.regime import Regime
 from specialists.family import FAMILIES
@@ -111,6 +111,8 @@ class Evolved:
         The champion on the training rows, from a flat start.
     trial_sharpes : float64 (m,)
         Sharpe ratio per bar of every evaluation, in the order made.
+    hall_of_fame : tuple of Genome
+        The best distinct genomes ever evaluated, fittest first.
     n_evaluated, n_unique, n_avoided : int
         Answers given to the search, different genomes among them, and offspring answered from memory.
     """
@@ -120,6 +122,7 @@ class Evolved:
     generations: list[dict[str, Any]]
     in_sample: BacktestResult
     trial_sharpes: np.ndarray
+    hall_of_fame: tuple[Genome, ...]
     n_evaluated: int
     n_unique: int
     n_avoided: int
@@ -257,6 +260,7 @@ class SpecialistSearch:
             generations=list(evolution.logbook),
             in_sample=in_sample,
             trial_sharpes=evaluator.details()[:, 0],
+            hall_of_fame=tuple(evolution.hall_of_fame.genomes()),
             n_evaluated=evaluator.evaluations + evaluator.hits,
             n_unique=evaluator.evaluations,
             n_avoided=evaluator.hits,
@@ -271,9 +275,22 @@ def evolve_specialist(
 
 
 def open_test(ground: Ground, specialist: Specialist, costs: Costs) -> Unseen:
-    """Return a champion and its baselines on the test rows; every look is to be noted in the ledger first."""
+    """Return a champion and its baselines on the test rows; every look is to be noted in the ledger first.
+
+    Raises
+    ------
+    DataError
+        If the champion or the detector was fitted on a bar of the test rows.
+    """
     test = ground.split.test
     bars = ground.bars[test]
+    opened = int(bars.time[0]) - bars.interval_ns
+    if specialist.fitted_until > opened:
+        raise DataError(
+            f"the specialist was fitted until {utc(specialist.fitted_until)}; rows from {utc(opened)} on are "
+            f"not out of sample for it"
+        )
+    require_out_of_sample(ground.detector, int(bars.time[0]))
     unprotected = RiskLimits(max_exposure=specialist.limits.max_exposure, stop=None)
     gate = awake_rows(specialist.regime, ground.regime_labels[test], np.zeros((len(bars), 1)))
     gated = Table(bars.time, gate[:, None].astype(np.float64), TARGETS[:1])

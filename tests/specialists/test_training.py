@@ -6,6 +6,7 @@ import pytest
 from compute.workers import SerialMapper, ThreadMapper
 from configs.load import ConfigError
 from market.sources.synthetic import SyntheticConfig, synthetic_market
+from specialists.specialist import Specialist
 from specialists.training import evolve_specialist, open_test, prepare
 from tests.specialists.ground import small_config, small_evolved, small_ground
 
@@ -120,3 +121,30 @@ def test_the_baselines_hold_without_a_stop_and_only_in_the_regime():
     # decided at a close, held from the next open on
     assert (exposed[1:-1] == inside[:-2]).all()
     assert not exposed[0]
+
+
+def test_a_champion_that_has_seen_the_test_rows_is_refused():
+    from market.table import DataError
+
+    ground, specialist = small_ground(), small_evolved().specialist
+    later = Specialist(
+        specialist.family,
+        specialist.genome,
+        specialist.regime,
+        specialist.scaler,
+        specialist.limits,
+        int(ground.bars.time[ground.split.test.start]),
+    )
+    with pytest.raises(DataError, match="not out of sample for it"):
+        open_test(ground, later, small_config().costs)
+    detector = ground.detector.fresh()
+    detector.fitted_until = later.fitted_until
+    with pytest.raises(DataError, match="not out of sample"):
+        open_test(replace(ground, detector=detector), specialist, small_config().costs)
+
+
+def test_the_hall_of_fame_begins_with_the_champion():
+    evolved = small_evolved()
+    fitness = [genome.fitness for genome in evolved.hall_of_fame]
+    assert fitness == sorted(fitness, reverse=True)
+    assert evolved.hall_of_fame[0].genes.tobytes() == evolved.specialist.genome.genes.tobytes()
