@@ -1,9 +1,10 @@
 """What a fitness is worth out of sample: champions of several synthetic markets under different settings.
 
 ``python -m benchmarks.generalisation [--markets 6] [--set fitness.folds=6 ...]`` prints, per regime, the
-mean Sharpe ratio in and out of sample over markets (each with its own seed), and how many champions earn
-anything on bars they never saw. The synthetic market has an edge in every regime, so a fitness that
-generalises shows here; on real bars the same numbers would be a search over the test rows.
+mean Sharpe ratio in and out of sample over markets (each with its own seed), how many champions earn
+anything on bars they never saw, and how many pass the verdict. The synthetic market has an edge in every
+regime, so a fitness that generalises shows here; on real bars the same numbers would be a search over the
+test rows. ``--set market.synthetic.scenario=random_walk`` has no edge: what passes there passes by luck.
 """
 
 import argparse
@@ -14,9 +15,15 @@ import numpy as np
 
 from compute.workers import mapper
 from configs.load import load
+from experiments.ledger import LedgerSummary
+from experiments.promotion import verdict
 from market.sources.synthetic import synthetic_market
 from specialists.evolving import EvolveConfig
+from specialists.report import criteria, weigh
 from specialists.training import evolve_specialist, open_test, prepare
+
+# Every market is looked at once, and the verdict does not rest on the trials.
+NO_LEDGER = LedgerSummary("", 1, 1, 1.0, 1, math.nan, math.nan, 1)
 
 
 def main() -> None:
@@ -36,15 +43,19 @@ def main() -> None:
             for regime in options.regimes:
                 chosen = config.model_copy(update={"regime": regime, "seed": seed})
                 evolved = evolve_specialist(ground, chosen, workers)
-                later = open_test(ground, evolved.specialist, chosen.costs).champion.metrics
-                found[regime].append((evolved.in_sample.metrics.sharpe, later.sharpe, later.n_trades))
+                unseen = open_test(ground, evolved.specialist, chosen.costs)
+                evidence = weigh(evolved, unseen, NO_LEDGER, earlier_looks=0)
+                passed = verdict(criteria(unseen, evidence))
+                later = unseen.champion.metrics
+                found[regime].append((evolved.in_sample.metrics.sharpe, later.sharpe, later.n_trades, passed))
     for regime, rows in found.items():
-        inside, outside, trades = np.array(rows, dtype=float).T
+        inside, outside, trades, passed = np.array(rows, dtype=float).T
         outside = np.nan_to_num(outside)
         error = outside.std(ddof=1) / math.sqrt(len(rows)) if len(rows) > 1 else math.nan
         print(
             f"{regime:>9}: Sharpe in sample {inside.mean():5.2f}, out of sample {outside.mean():5.2f} "
-            f"(standard error {error:.2f}), positive {np.mean(outside > 0):4.0%}, trades {trades.mean():.0f}"
+            f"(standard error {error:.2f}), positive {np.mean(outside > 0):4.0%}, "
+            f"trades {trades.mean():.0f}, passed {passed.mean():.0%}"
         )
 
 

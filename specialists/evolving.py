@@ -90,9 +90,9 @@ def evolve_run(config: EvolveConfig, console: Console) -> Path:
 
             evolved = search.evolve(workers, after)
     test = ground.bars.time[ground.split.test]
-    earlier = ledger.record_opening(whole, run.id, int(test[0]), int(test[-1]))
+    looks = ledger.record_opening(whole, run.id, int(test[0]), int(test[-1]))
     unseen = open_test(ground, evolved.specialist, config.costs)
-    evidence = report.weigh(evolved, unseen, ledger.summary(whole), earlier)
+    evidence = report.weigh(evolved, unseen, ledger.summary(whole), looks)
     judged = report.criteria(unseen, evidence)
     found = report.summary(
         evolved,

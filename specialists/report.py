@@ -42,36 +42,45 @@ class Evidence:
     n_trials, n_runs : int
         Different genomes ever tried on these bars, and the runs that tried them.
     luck_sharpe : float
-        Annual Sharpe ratio that the best of so many worthless trials is expected to show.
+        Annual Sharpe ratio in sample that the best of so many worthless trials is expected to show.
     deflated_sharpe : float
-        Probability that the champion's in-sample Sharpe ratio is more than that.
+        Probability that the champion's Sharpe ratio in sample is more than that. Bailey and Lopez de
+        Prado's number takes the trials for independent draws and their spread for that of luck. The
+        trials of a search are neither: where there is an edge the whole population spreads over it, and
+        the number stays low however real the edge is. It is shown, and the verdict rests on unseen rows.
+    looks : int
+        Champions ever judged on these test rows, this one included.
     probabilistic_sharpe : float
         Probability that its true Sharpe ratio is positive, from the test rows alone.
-    earlier_openings : int
-        How often these test rows were looked at before.
+    deflated_unseen : float
+        The same against the best of ``looks`` worthless champions.
     """
 
     n_trials: int
     n_runs: int
     luck_sharpe: float
     deflated_sharpe: float
+    looks: int
     probabilistic_sharpe: float
-    earlier_openings: int
+    deflated_unseen: float
 
 
-def weigh(evolved: Evolved, unseen: Unseen, trials: LedgerSummary, earlier_openings: int) -> Evidence:
-    """Return the evidence for a champion, given every trial the ledger knows of."""
+def weigh(evolved: Evolved, unseen: Unseen, trials: LedgerSummary, earlier_looks: int) -> Evidence:
+    """Return the evidence for a champion, given every trial and every look the ledger knows of."""
     chosen = TrackRecord.of(evolved.in_sample.curve.column("net_return"))
     later = TrackRecord.of(unseen.champion.curve.column("net_return"), serial=True)
     n_trials = max(trials.n_unique, trials.n_effective)
     luck = expected_max_sharpe(n_trials, trials.sharpe_variance)
+    looks = earlier_looks + 1
     return Evidence(
         n_trials=int(n_trials),
         n_runs=trials.n_runs,
         luck_sharpe=luck * math.sqrt(evolved.in_sample.bars_per_year),
         deflated_sharpe=deflated_sharpe(chosen, n_trials, trials.sharpe_variance),
+        looks=looks,
         probabilistic_sharpe=probabilistic_sharpe(later),
-        earlier_openings=earlier_openings,
+        # Champions without skill spread over the test rows as sampling error does: 1 / (T - 1) per bar.
+        deflated_unseen=deflated_sharpe(later, looks, 1.0 / (later.n_bars - 1)),
     )
 
 
@@ -79,13 +88,14 @@ def criteria(unseen: Unseen, evidence: Evidence) -> tuple[Criterion, ...]:
     """Return what a champion must reach; the verdict is that all of it is reached."""
     champion, held, gated = (result.metrics for result in (unseen.champion, unseen.held, unseen.gated))
     return (
-        Criterion.at_least("deflated Sharpe (in sample, all trials)", evidence.deflated_sharpe, CONFIDENCE),
         Criterion.at_least(
-            "probability of a positive Sharpe (out of sample)", evidence.probabilistic_sharpe, CONFIDENCE
+            f"probability of skill after {evidence.looks} look(s) at the test rows",
+            evidence.deflated_unseen,
+            CONFIDENCE,
         ),
-        Criterion.at_least("Sharpe against buy and hold (out of sample)", champion.sharpe, held.sharpe),
-        Criterion.at_least("Sharpe against hold in regime (out of sample)", champion.sharpe, gated.sharpe),
-        Criterion.at_least("trades (out of sample)", champion.n_trades, LEAST_TRADES),
+        Criterion.at_least("Sharpe out of sample against buy and hold", champion.sharpe, held.sharpe),
+        Criterion.at_least("Sharpe out of sample against hold in regime", champion.sharpe, gated.sharpe),
+        Criterion.at_least("trades out of sample", champion.n_trades, LEAST_TRADES),
     )
 
 
@@ -154,15 +164,8 @@ def show(console: Console, found: Mapping[str, Any]) -> None:
         genes.add_row(row[0], _styled(row[1], "{:.4g}"), row[2], _styled(row[3], "{:.4g}"))
     console.print(genes)
     evidence = found["evidence"]
-    console.print(
-        f"Luck: {evidence['n_trials']:,} trials in {evidence['n_runs']} run(s) on these bars; the best of so "
-        f"many worthless ones would show a Sharpe of {_styled(evidence['luck_sharpe'], '{:.2f}')} in sample.",
-    )
-    if evidence["earlier_openings"]:
-        console.print(
-            f"These test rows have been looked at {evidence['earlier_openings']} time(s) before: they are no "
-            f"longer unseen."
-        )
+    for line in _luck(evidence):
+        console.print(line)
     for criterion in found["criteria"]:
         mark = "[green]pass[/green]" if criterion["passed"] else "[red]fail[/red]"
         value, line = _styled(criterion["value"], "{:.3g}"), _styled(criterion["threshold"], "{:.3g}")
@@ -187,8 +190,7 @@ def markdown(found: Mapping[str, Any], title: str, pictures: Mapping[str, str]) 
     evidence = found["evidence"]
     lines += [
         "",
-        f"Counted on these bars: {evidence['n_trials']:,} trials in {evidence['n_runs']} run(s).",
-        f"The test rows were opened {evidence['earlier_openings']} time(s) before.",
+        *_luck(evidence),
         "",
         "## Genes",
         "",
@@ -208,6 +210,21 @@ def markdown(found: Mapping[str, Any], title: str, pictures: Mapping[str, str]) 
         *(f"- {key}: {value}" for key, value in found["data"].items() if value != []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _luck(evidence: Mapping[str, Any]) -> list[str]:
+    luck, deflated = evidence["luck_sharpe"], evidence["deflated_sharpe"]
+    lines = [
+        f"Luck: {evidence['n_trials']:,} genomes tried on these bars in {evidence['n_runs']} run(s). The best "
+        f"of so many worthless ones would show a Sharpe of {_styled(luck, '{:.2f}')} in sample; deflated "
+        f"Sharpe in sample: {_styled(deflated, '{:.3g}')}."
+    ]
+    if evidence["looks"] > 1:
+        lines.append(
+            f"These test rows have been looked at {evidence['looks'] - 1} time(s) before: they are no longer "
+            f"unseen."
+        )
+    return lines
 
 
 def _styled(value: float | None, style: str) -> str:

@@ -85,7 +85,9 @@ def test_the_ledger_counts_the_trials_of_every_run_and_each_look_at_the_test_row
     second = json.loads((small_run("--seed", "8")[0] / "report.json").read_text())["evidence"]
     assert (first["n_runs"], second["n_runs"]) == (1, 2)
     assert second["n_trials"] > first["n_trials"] > 16
-    assert (first["earlier_openings"], second["earlier_openings"]) == (0, 1)
+    assert (first["looks"], second["looks"]) == (1, 2)
+    assert first["deflated_unseen"] == first["probabilistic_sharpe"]
+    assert second["deflated_unseen"] < second["probabilistic_sharpe"]
 
 
 def test_a_search_that_is_broken_off_still_counts(small_run, monkeypatch, tmp_path):
