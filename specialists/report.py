@@ -214,10 +214,11 @@ def markdown(found: Mapping[str, Any], title: str, pictures: Mapping[str, str]) 
 
 def _luck(evidence: Mapping[str, Any]) -> list[str]:
     luck, deflated = evidence["luck_sharpe"], evidence["deflated_sharpe"]
+    trials, runs = evidence["n_trials"], evidence["n_runs"]
     lines = [
-        f"Luck: {evidence['n_trials']:,} genomes tried on these bars in {evidence['n_runs']} run(s). The best "
-        f"of so many worthless ones would show a Sharpe of {_styled(luck, '{:.2f}')} in sample; deflated "
-        f"Sharpe in sample: {_styled(deflated, '{:.3g}')}."
+        f"Luck: {trials:,} genomes tried on these bars in {runs} run(s). The best of so many worthless ones "
+        f"would show a Sharpe of {_styled(luck, '{:.2f}')} in sample; deflated Sharpe in sample: "
+        f"{_styled(deflated, '{:.3g}')}."
     ]
     if evidence["looks"] > 1:
         lines.append(

@@ -66,7 +66,9 @@ def everything() -> list[Path]:
     """Every text file of the project: sources, tests, documents, settings."""
     folders = [*PACKAGES, ".ci", "benchmarks", "deploy", "docs", "examples", "tests"]
     kinds = {".py", ".md", ".yaml", ".toml", ".cfg", ".txt", ".sh", ""}
-    files = [path for path in ROOT.iterdir() if path.is_file()]
+    # Hidden files beside .gitignore are what tools leave behind, for example a coverage database.
+    files = [path for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".")]
+    files.append(ROOT / ".gitignore")
     for folder in folders:
         files += (path for path in (ROOT / folder).rglob("*") if path.is_file())
     return [
