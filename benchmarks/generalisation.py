@@ -15,7 +15,7 @@ import numpy as np
 
 from compute.workers import mapper
 from configs.load import load
-from experiments.ledger import LedgerSummary
+from experiments.ledger import LedgerSummary, Openings
 from experiments.promotion import verdict
 from market.sources.synthetic import synthetic_market
 from specialists.evolving import EvolveConfig
@@ -44,7 +44,7 @@ def main() -> None:
                 chosen = config.model_copy(update={"regime": regime, "seed": seed})
                 evolved = evolve_specialist(ground, chosen, workers)
                 unseen = open_test(ground, evolved.specialist, chosen.costs)
-                evidence = weigh(evolved, unseen, NO_LEDGER, earlier_looks=0)
+                evidence = weigh(evolved, unseen, NO_LEDGER, Openings(0, 0))
                 passed = verdict(criteria(unseen, evidence))
                 later = unseen.champion.metrics
                 found[regime].append((evolved.in_sample.metrics.sharpe, later.sharpe, later.n_trades, passed))

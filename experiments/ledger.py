@@ -36,14 +36,14 @@ CREATE TABLE effective (
 );
 CREATE TABLE openings (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
-    fingerprint TEXT NOT NULL, run TEXT NOT NULL,
+    fingerprint TEXT NOT NULL, run TEXT NOT NULL, subject TEXT NOT NULL,
     start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, seal TEXT NOT NULL
 );
 """
 # Every entry with its seal last.
 _TRIALS = "SELECT fingerprint, run, batch, n_evaluated, n_unique, n_defined, mean, m2, seal FROM trials"
 _EFFECTIVE = "SELECT fingerprint, run, n_effective, seal FROM effective"
-_OPENINGS = "SELECT fingerprint, run, start_ns, end_ns, seal FROM openings"
+_OPENINGS = "SELECT fingerprint, run, subject, start_ns, end_ns, seal FROM openings"
 _OF_ONE = " WHERE fingerprint = ?"
 
 
@@ -77,6 +77,22 @@ class LedgerSummary:
     sharpe_mean: float
     sharpe_variance: float
     n_runs: int
+
+
+@dataclass(frozen=True)
+class Openings:
+    """Earlier looks at a test span.
+
+    Parameters
+    ----------
+    earlier : int
+        Looks whose span overlaps.
+    others : int
+        Different subjects among them, the present one left out.
+    """
+
+    earlier: int
+    others: int
 
 
 class Ledger:
@@ -215,11 +231,12 @@ class Ledger:
             n_runs=len(unique),
         )
 
-    def record_opening(self, fingerprint: str, run_id: str, start_ns: int, end_ns: int) -> int:
-        """Record that a run looks at a final test span; return how many earlier looks overlap it.
+    def record_opening(
+        self, fingerprint: str, run_id: str, start_ns: int, end_ns: int, subject: str
+    ) -> "Openings":
+        """Record that a run looks at a final test span; return the earlier looks that overlap it.
 
-        A test span is read once. An answer above 0 belongs in the report: those rows are no longer
-        unseen.
+        A test span is read once. Earlier looks belong in the report: those rows are no longer unseen.
 
         Parameters
         ----------
@@ -228,19 +245,25 @@ class Ledger:
         run_id : str
         start_ns, end_ns : int
             Time of the first and of the last row of the span, ns UTC.
+        subject : str
+            Identity of what is judged. To judge the same thing again chooses nothing.
         """
         _checked(fingerprint)
         checked_id(run_id)
         if start_ns > end_ns:
             raise ValueError(f"the test span ends at {end_ns}, before its start at {start_ns}")
-        row = (fingerprint, run_id, int(start_ns), int(end_ns))
+        row = (fingerprint, run_id, subject, int(start_ns), int(end_ns))
         with self._transaction() as connection:
             earlier = connection.execute(_OPENINGS + _OF_ONE, (fingerprint,)).fetchall()
             connection.execute(
-                "INSERT INTO openings (fingerprint, run, start_ns, end_ns, seal) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO openings (fingerprint, run, subject, start_ns, end_ns, seal) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
                 (*row, _seal(*row)),
             )
-        return sum(start <= end_ns and start_ns <= end for _, _, start, end in self._intact(earlier))
+        before = [
+            other for _, _, other, start, end in self._intact(earlier) if start <= end_ns and start_ns <= end
+        ]
+        return Openings(len(before), len(set(before) - {subject}))
 
     def _create(self) -> None:
         # Built aside and linked into place whole: two processes that start together never see half a

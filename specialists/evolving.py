@@ -90,7 +90,8 @@ def evolve_run(config: EvolveConfig, console: Console) -> Path:
 
             evolved = search.evolve(workers, after)
     test = ground.bars.time[ground.split.test]
-    looks = ledger.record_opening(whole, run.id, int(test[0]), int(test[-1]))
+    subject = evolved.specialist.fingerprint()
+    looks = ledger.record_opening(whole, run.id, int(test[0]), int(test[-1]), subject)
     unseen = open_test(ground, evolved.specialist, config.costs)
     evidence = report.weigh(evolved, unseen, ledger.summary(whole), looks)
     judged = report.criteria(unseen, evidence)

@@ -10,7 +10,7 @@ from rich.table import Table as Grid
 
 from backtest.metrics import Metrics
 from experiments.evidence import TrackRecord, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
-from experiments.ledger import LedgerSummary
+from experiments.ledger import LedgerSummary, Openings
 from experiments.promotion import Criterion, verdict
 from specialists.training import Evolved, Unseen
 
@@ -48,39 +48,43 @@ class Evidence:
         Prado's number takes the trials for independent draws and their spread for that of luck. The
         trials of a search are neither: where there is an edge the whole population spreads over it, and
         the number stays low however real the edge is. It is shown, and the verdict rests on unseen rows.
-    looks : int
-        Champions ever judged on these test rows, this one included.
+    earlier_looks : int
+        How often these test rows were looked at before.
+    champions : int
+        Different champions ever judged on them, this one included.
     probabilistic_sharpe : float
         Probability that its true Sharpe ratio is positive, from the test rows alone.
     deflated_unseen : float
-        The same against the best of ``looks`` worthless champions.
+        The same against the best of so many worthless champions.
     """
 
     n_trials: int
     n_runs: int
     luck_sharpe: float
     deflated_sharpe: float
-    looks: int
+    earlier_looks: int
+    champions: int
     probabilistic_sharpe: float
     deflated_unseen: float
 
 
-def weigh(evolved: Evolved, unseen: Unseen, trials: LedgerSummary, earlier_looks: int) -> Evidence:
+def weigh(evolved: Evolved, unseen: Unseen, trials: LedgerSummary, looks: Openings) -> Evidence:
     """Return the evidence for a champion, given every trial and every look the ledger knows of."""
     chosen = TrackRecord.of(evolved.in_sample.curve.column("net_return"))
     later = TrackRecord.of(unseen.champion.curve.column("net_return"), serial=True)
     n_trials = max(trials.n_unique, trials.n_effective)
     luck = expected_max_sharpe(n_trials, trials.sharpe_variance)
-    looks = earlier_looks + 1
+    champions = looks.others + 1
     return Evidence(
         n_trials=int(n_trials),
         n_runs=trials.n_runs,
         luck_sharpe=luck * math.sqrt(evolved.in_sample.bars_per_year),
         deflated_sharpe=deflated_sharpe(chosen, n_trials, trials.sharpe_variance),
-        looks=looks,
+        earlier_looks=looks.earlier,
+        champions=champions,
         probabilistic_sharpe=probabilistic_sharpe(later),
         # Champions without skill spread over the test rows as sampling error does: 1 / (T - 1) per bar.
-        deflated_unseen=deflated_sharpe(later, looks, 1.0 / (later.n_bars - 1)),
+        deflated_unseen=deflated_sharpe(later, champions, 1.0 / (later.n_bars - 1)),
     )
 
 
@@ -89,7 +93,7 @@ def criteria(unseen: Unseen, evidence: Evidence) -> tuple[Criterion, ...]:
     champion, held, gated = (result.metrics for result in (unseen.champion, unseen.held, unseen.gated))
     return (
         Criterion.at_least(
-            f"probability of skill after {evidence.looks} look(s) at the test rows",
+            f"probability of skill, {evidence.champions} champion(s) judged on these rows",
             evidence.deflated_unseen,
             CONFIDENCE,
         ),
@@ -220,10 +224,10 @@ def _luck(evidence: Mapping[str, Any]) -> list[str]:
         f"would show a Sharpe of {_styled(luck, '{:.2f}')} in sample; deflated Sharpe in sample: "
         f"{_styled(deflated, '{:.3g}')}."
     ]
-    if evidence["looks"] > 1:
+    if evidence["earlier_looks"]:
         lines.append(
-            f"These test rows have been looked at {evidence['looks'] - 1} time(s) before: they are no longer "
-            f"unseen."
+            f"These test rows have been looked at {evidence['earlier_looks']} time(s) before: they are no "
+            f"longer unseen."
         )
     return lines
 

@@ -1,5 +1,6 @@
 """A specialist: one genome of a family, for one regime, as a stage that emits targets."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Self
@@ -122,6 +123,18 @@ class Specialist:
         """Return the genes in natural units."""
         decoded = self.family.space.decode(self.genome.genes[None, :])[0]
         return dict(zip(self.family.space.names, decoded.tolist(), strict=True))
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of genes, family, regime, scaling and limits: who this specialist is."""
+        scaler = self.scaler
+        parts = {
+            "genes": self.genome.genes.tolist(),
+            "family": [type(self.family).__name__, self.family.config.model_dump(mode="json")],
+            "regime": None if self.regime is None else int(self.regime),
+            "scaling": None if scaler is None else [scaler.names, scaler.center, scaler.scale],
+            "limits": self.limits.model_dump(mode="json"),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path, family_name: str) -> None:
         """Write ``specialist.json``, ``genome.json`` and ``scaler.json`` into a folder."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from configs.load import ConfigError
 from experiments import ledger as ledger_module
 from experiments.evidence import TrackRecord, deflated_sharpe
-from experiments.ledger import Ledger
+from experiments.ledger import Ledger, Openings
 
 BTC = "ab" * 32
 ETH = "cd" * 32
@@ -142,13 +142,15 @@ def test_the_ledger_feeds_deflation(ledger):
 
 
 def test_a_second_look_at_a_test_span_is_recorded(ledger):
-    assert ledger.record_opening(BTC, "a", 100, 200) == 0
-    assert ledger.record_opening(BTC, "a", 201, 300) == 0
-    assert ledger.record_opening(BTC, "b", 200, 205) == 2
-    assert ledger.record_opening(ETH, "b", 100, 200) == 0
-    assert ledger.record_opening(BTC, "a", 100, 200) == 2
+    assert ledger.record_opening(BTC, "a", 100, 200, "first") == Openings(0, 0)
+    assert ledger.record_opening(BTC, "a", 201, 300, "first") == Openings(0, 0)
+    assert ledger.record_opening(BTC, "b", 200, 205, "second") == Openings(2, 1)
+    assert ledger.record_opening(ETH, "b", 100, 200, "second") == Openings(0, 0)
+    # Judging the first again is a look, but no further subject to choose from.
+    assert ledger.record_opening(BTC, "c", 100, 200, "first") == Openings(2, 1)
+    assert ledger.record_opening(BTC, "d", 100, 200, "third") == Openings(3, 2)
     with pytest.raises(ValueError, match="before its start"):
-        ledger.record_opening(BTC, "a", 2, 1)
+        ledger.record_opening(BTC, "a", 2, 1, "first")
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,18 @@ def test_the_ledger_counts_the_trials_of_every_run_and_each_look_at_the_test_row
     second = json.loads((small_run("--seed", "8")[0] / "report.json").read_text())["evidence"]
     assert (first["n_runs"], second["n_runs"]) == (1, 2)
     assert second["n_trials"] > first["n_trials"] > 16
-    assert (first["looks"], second["looks"]) == (1, 2)
+    assert (first["earlier_looks"], second["earlier_looks"]) == (0, 1)
+    assert (first["champions"], second["champions"]) == (1, 2)
     assert first["deflated_unseen"] == first["probabilistic_sharpe"]
     assert second["deflated_unseen"] < second["probabilistic_sharpe"]
+
+
+def test_judging_the_same_champion_again_is_a_look_but_no_further_champion(small_run):
+    reports = [json.loads((small_run()[0] / "report.json").read_text()) for _ in range(2)]
+    first, second = (report["evidence"] for report in reports)
+    assert (second["earlier_looks"], second["champions"]) == (1, 1)
+    assert second["deflated_unseen"] == first["deflated_unseen"]
+    assert reports[0]["verdict"] == reports[1]["verdict"]
 
 
 def test_a_search_that_is_broken_off_still_counts(small_run, monkeypatch, tmp_path):
