@@ -93,7 +93,7 @@ def criteria(unseen: Unseen, evidence: Evidence) -> tuple[Criterion, ...]:
     champion, held, gated = (result.metrics for result in (unseen.champion, unseen.held, unseen.gated))
     return (
         Criterion.at_least(
-            f"probability of skill, {evidence.champions} champion(s) judged on these rows",
+            f"probability of skill ({evidence.champions} judged on these rows)",
             evidence.deflated_unseen,
             CONFIDENCE,
         ),
