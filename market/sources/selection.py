@@ -72,7 +72,7 @@ def select_bars(config: MarketConfig) -> Selection:
         bars, truth, warnings = market.bars, market.regime, ()
         origin = f"SYNTHETIC market (seed {synthetic.seed}), not real prices"
     else:
-        from market.sources.files import read_bars  # pandas: only when there is a file to read
+        from market.sources.files import read_bars  # pyarrow: only when there is a file to read
 
         bars, quality = read_bars(
             config.bars,
