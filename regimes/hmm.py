@@ -271,10 +271,7 @@ class HmmDetector:
         """
         saved = saved_detector(folder, "hmm")
         detector = cls(validate(HmmConfig, saved.config, str(saved.path)))
-        observer = detector._observer
-        detector._observer = observer.with_parameters(
-            {key: saved.array(key, shape) for key, shape in observer.shapes().items()}
-        )
+        detector._observer = detector._observer.restored(saved.array)
         k, f = detector.config.n_states, len(detector.columns)
         transition, regime = saved.array("transition", (k, k)), saved.array("regime", (k,))
         if (transition <= 0).any() or (np.abs(transition.sum(axis=1) - 1) > 1e-9).any():

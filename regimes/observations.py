@@ -4,7 +4,7 @@ A volatility of one percent per hour was calm in 2018 and wild in 2023. Levels a
 with their own recent past before anything is fitted, so that "volatile" keeps its meaning over years.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -96,6 +96,10 @@ class Observer:
         """Return the shape of each array in :meth:`parameters`."""
         n_columns = len(self.columns)
         return {"base": (self.n_levels,), "location": (n_columns,), "scale": (n_columns,)}
+
+    def restored(self, array: Callable[[str, tuple[int, ...]], np.ndarray]) -> Self:
+        """Return an observer with saved parameters; ``array(name, shape)`` reads one of them."""
+        return self.with_parameters({name: array(name, shape) for name, shape in self.shapes().items()})
 
     def with_parameters(self, parameters: Mapping[str, np.ndarray]) -> Self:
         """Return an observer of the same columns with given parameters and empty memory."""

@@ -120,10 +120,7 @@ class VolatilityDetector:
         """
         saved = saved_detector(folder, "volatility")
         detector = cls(validate(VolatilityConfig, saved.config, str(saved.path)))
-        observer = detector._observer
-        detector._observer = observer.with_parameters(
-            {key: saved.array(key, shape) for key, shape in observer.shapes().items()}
-        )
+        detector._observer = detector._observer.restored(saved.array)
         detector._enter, detector._leave = saved.array("enter", (2,)), saved.array("leave", (2,))
         detector.fitted_until = saved.fitted_until
         return detector

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+import tests.market.row_mutators  # noqa: F401 - registers the mutators of rows
 from market.quality import QualityReport
 from market.sources.files import read_bars
 from market.table import DataError
