@@ -1,6 +1,7 @@
 """``simulate``: what given decisions would have paid, with every fill, cost and trade on record."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class BacktestResult:
     bars_per_year: float
     assumptions: tuple[str, ...]
 
-    @property
+    @cached_property
     def metrics(self) -> Metrics:
         """Performance after all costs."""
         return measure(

@@ -81,7 +81,6 @@ def kernel(*signatures: numba.core.typing.templates.Signature, inline: bool = Fa
     return compiled
 
 
-_FLOAT = numba.float64
 _READONLY = {
     (dtype, ndim): numba.types.Array(dtype, ndim, "C", readonly=True)
     for dtype in (numba.float64, numba.int64, numba.int8)

@@ -146,7 +146,7 @@ def config_text(name: str | Path, beside: Path | None = None) -> tuple[str, str]
     )
     if str(name) in known:
         return (resources.files("configs") / str(name)).read_text(encoding="utf-8"), f"configs/{name}"
-    raise ConfigError(f"{name}: no such config file{_suggestion(str(name), known)}")
+    raise ConfigError(f"{name}: no such config file{did_you_mean(str(name), known)}")
 
 
 def parse_yaml(text: str, place: str) -> Any:
@@ -237,10 +237,6 @@ def dump(config: Config, path: Path) -> None:
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Return ``; did you mean x?`` when a known word is close, else the list of known words."""
-    return _suggestion(word, known)
-
-
-def _suggestion(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]}?"
@@ -309,7 +305,7 @@ def _sentence(
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         known = _fields_at(model, first["loc"][:-1])
-        return f"{place}: {where} is not a setting{_suggestion(str(first['loc'][-1]), known)}{more}"
+        return f"{place}: {where} is not a setting{did_you_mean(str(first['loc'][-1]), known)}{more}"
     if first["type"] == "missing":
         return f"{place}: {where} is missing{more}"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")

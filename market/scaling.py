@@ -1,18 +1,16 @@
 """``Scaler``: columns of any size become columns of comparable size, by training rows alone."""
 
-import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from market.saved import read_saved, write_saved
 from market.table import DataError, Table
 
 FORMAT = 1
-MAX_BYTES = 10_000_000
 #: Interquartile range of a normal distribution in standard deviations.
 NORMAL_IQR = 1.349
 #: A column whose values differ by less than this share of their size does not vary; that is rounding.
@@ -122,10 +120,7 @@ class Scaler:
                 for name, center, scale in zip(self.names, self.center, self.scale, strict=True)
             },
         }
-        path = Path(path)
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        unfinished.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
-        os.replace(unfinished, path)  # a reader finds the old file or the new one, never half of one
+        write_saved(path, document)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -168,19 +163,8 @@ def _difference(fitted: tuple[str, ...], given: tuple[str, ...]) -> str:
 
 
 def _read(path: Path) -> dict:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: is larger than {MAX_BYTES} bytes; a saved scaler is not")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; save a fitted scaler there first") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     types = {"format": int, "kind": str, "fitted_until": int, "limit": (int, float), "columns": dict}
-    if not isinstance(document, dict) or not all(
-        isinstance(document.get(key), kind) for key, kind in types.items()
-    ):
-        raise DataError(f"{path}: is no saved scaler; it must have {', '.join(types)}")
+    document = read_saved(path, "scaler", types)
     if document["kind"] != "scaler" or document["format"] != FORMAT:
         raise DataError(
             f"{path}: holds {document['kind']} format {document['format']}; it must be scaler format {FORMAT}"

@@ -5,8 +5,6 @@ filters. Nothing here can smooth: looking at a state with hindsight is the profe
 ``regimes.hindsight``, which decisions never import.
 """
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,12 @@ import numpy as np
 
 from configs.load import did_you_mean
 from configs.registry import Registry
+from market.saved import read_saved, write_saved
 from market.table import DataError, Table, utc
 from regimes.regime import Regime, RegimeProbabilities
 
 FORMAT = 1
 FILE = "detector.json"
-MAX_BYTES = 10_000_000
 
 
 class Detector(Protocol):
@@ -166,9 +164,7 @@ def save_detector(folder: Path, name: str, detector: Any, parameters: Mapping[st
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{FILE}.unfinished"
-    unfinished.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
-    os.replace(unfinished, folder / FILE)  # a reader finds the old file or the new one, never half of one
+    write_saved(folder / FILE, document)
 
 
 @dataclass(frozen=True)
@@ -214,19 +210,8 @@ def load_detector(folder: Path) -> Detector:
 
 
 def _read(path: Path) -> dict:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: is larger than {MAX_BYTES} bytes; a saved detector is not")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; save a fitted detector there first") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     types = {"format": int, "detector": str, "config": dict, "fitted_until": int, "parameters": dict}
-    if not isinstance(document, dict) or not all(
-        isinstance(document.get(key), kind) for key, kind in types.items()
-    ):
-        raise DataError(f"{path}: is no saved detector; it must have {', '.join(types)}")
+    document = read_saved(path, "detector", types)
     if document["format"] != FORMAT:
         raise DataError(f"{path}: has format {document['format']}; this version reads format {FORMAT}")
     return document

@@ -78,7 +78,7 @@ def evolve_run(config: EvolveConfig, console: Console) -> Path:
     with mapper(config.workers.name, config.workers.threads) as workers:
         run = Run.open(config.runs, "evolve", config.regime)
         run.write_config(config)
-        _write_manifest(run, config, ground)
+        _write_manifest(run, config, ground, whole)
         console.print(f"Run {run.id}, seed {config.seed}")
         ledger = Ledger(Path(config.runs).parent / LEDGER)
         table = GenerationTable(console, config.hyperparameters.n_generations)
@@ -175,10 +175,10 @@ def _keep(
         equity_and_drawdown(results, draft, f"{title}: out of sample, after costs")
     run.write_json("report.json", found)
     run.write_bytes("report.md", report.markdown(found, title, pictures).encode())
-    names = evolved.specialist.family.space
-    hall = [{"fitness": one.fitness, "genes": names.values(one.genes)} for one in evolved.hall_of_fame]
+    space = evolved.specialist.family.space
+    hall = [{"fitness": one.fitness, "genes": space.values(one.genes)} for one in evolved.hall_of_fame]
     run.write_json("checkpoints/hall_of_fame.json", hall)
-    _write_manifest(run, config, ground)  # again: it now knows how long the run took
+    _write_manifest(run, config, ground, found["data"]["fingerprint"])  # it now knows how long the run took
 
 
 def _rows(ground: Ground) -> dict[str, list[int]]:
@@ -186,10 +186,8 @@ def _rows(ground: Ground) -> dict[str, list[int]]:
     return {name: [rows.start, rows.stop] for name, rows in spans.items()}
 
 
-def _write_manifest(run: Run, config: EvolveConfig, ground: Ground) -> None:
-    run.write_manifest(
-        data={"bars": ground.bars.fingerprint()}, seeds={"root": config.seed}, rows=_rows(ground)
-    )
+def _write_manifest(run: Run, config: EvolveConfig, ground: Ground, fingerprint: str) -> None:
+    run.write_manifest(data={"bars": fingerprint}, seeds={"root": config.seed}, rows=_rows(ground))
 
 
 def _write_generations(run: Run, evolved: Evolved) -> None:

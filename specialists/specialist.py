@@ -13,6 +13,7 @@ from backtest.simulate import TARGETS
 from configs.load import validate
 from ga.space import Genome
 from market.bars import Bars
+from market.saved import write_saved
 from market.scaling import Scaler
 from market.table import DataError, Table, same_rows
 from regimes.regime import Regime
@@ -149,7 +150,7 @@ class Specialist:
             "limits": self.limits.model_dump(mode="json"),
             "fitted_until": int(self.fitted_until),
         }
-        (folder / "specialist.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_saved(folder / "specialist.json", record)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
