@@ -1,34 +1,46 @@
-"""The account step, and the loops around it: one account over given targets, a population over its genes.
+"""The loops around one bar of an account: a population over its genes, a stream, one account over targets.
 
-The phases of a bar exist once, as scalar building blocks: :func:`fill_at_open`, :func:`exit_inside`,
-:func:`mark_at_close`. The simulator, the shadow position of a specialist and the population kernel inline
-the same code, so they cannot disagree.
+The phases of a bar exist once, in :mod:`backtest.account`; the simulator, the shadow position of a
+specialist and the population kernel inline the same code, so they cannot disagree.
 
-An account is ``equity`` at the last close and a ``quantity``; cash is the rest. Fills happen at reference
-prices (the open, a stop, a target); spread, impact and fees are booked as costs beside them, ``rate`` per
-unit of notional.
-
-The blocks use selects instead of branches (no ``min``, ``max``, ``and``, ``or``), and the loops pass
-tuples: that is what lets LLVM turn the loop over genomes into vector code without fast-math.
+The loops pass tuples and select instead of branching: that is what lets LLVM turn the loop over genomes into
+vector code without fast-math. What an account may have beyond prices and a cost rate (funding, margin,
+grids, ...) is an option of the population kernel: ``None`` is known when it is compiled, and costs nothing.
 """
 
 import math
 
 import numba
 import numpy as np
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
+from backtest.account import (
+    REARMED,
+    decided,
+    funding_due,
+    halted_at_close,
+    leave,
+    liquidate,
+    mark_at_close,
+    posted_margin,
+    rearmed,
+    renew,
+    resize,
+    touched,
+    trailed,
+)
+from backtest.lanes import lift, lower
 from compute.kernels import R1, R2, RB1, RI1, W1, W2, kernel
 
 # Genomes per block. All state of a block lies in one flat array at ``slot * LANES + lane`` with LANES a
 # compile-time constant: separate arrays fail LLVM's alias checks, strided slots fail to vectorise.
 LANES = 64
 
-# Slots of an account; in a block a family's own memory follows.
+# Slots of an account; in a block a family's own memory follows, and then what options remember.
 EQUITY, QUANTITY, HELD, AGE, STOP, TAKE, PENDING = range(7)
 PEAK, WORST, WORST_PEAK, SUM, SUM_SQUARED, SUM_DOWNSIDE, TRADES, MEMORY = range(7, 15)
 FRESH_ACCOUNT = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+GOAL, POSTED, DAY_EQUITY, HALT = range(4)
+N_EXTRA = 4
 
 # An account that loses everything keeps this share of its start, so that returns stay defined.
 RUIN = 1e-6
@@ -37,147 +49,87 @@ RUIN = 1e-6
 STATISTICS = ("sum", "sum_squared", "sum_downside", "trades", "growth", "drawdown")
 N_STATISTICS = 6
 
+# Columns of what is charged and allowed at a bar; ``backtest.terms`` explains and makes them.
+FEE, RATE, MAKER, IMPACT, ROOM, FUNDING_INSIDE, FUNDING_CLOSE, MARK_HIGH, MARK_LOW, NEW_DAY = range(10)
+N_TERMS = 10
+# Fields of the venue, and how many maintenance tiers it has.
+CAPITAL, LEVERAGE, LOT, TICK, LEAST, LARGEST = range(6)
+N_TIERS = 8
+_LIKE_TIERS = (0.0,) * (2 * N_TIERS)
+
 # Columns of the simulator's curve and trades.
-CURVE = ("equity", "net_return", "exposure", "turnover", "fees", "slippage")
-TRADE = ("entry", "exit", "side", "entry_price", "exit_price", "quantity", "pnl", "costs", "reason")
-SIGNAL, STOPPED, TAKEN, LAST_BAR, RUINED = range(5)
-
-
-@intrinsic
-def lift(typingctx, array, start, stride, like):
-    """Return ``array[start + i * stride]`` for i = 0, 1, ... as a tuple of the same length as ``like``.
-
-    A tuple lives in registers, so a function of tuples is inlined and vectorised like handwritten code.
-    """
-    if not isinstance(like, types.BaseTuple):
-        return None
-    signature = types.UniTuple(types.float64, like.count)(array, start, stride, like)
-
-    def codegen(context, builder, signature, arguments):
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
-        position, values = arguments[1], []
-        for _ in range(signature.return_type.count):
-            values.append(builder.load(builder.gep(data, [position])))
-            position = builder.add(position, arguments[2])
-        return context.make_tuple(builder, signature.return_type, values)
-
-    return signature, codegen
-
-
-@intrinsic
-def lower(typingctx, array, start, stride, values):
-    """Write a tuple to ``array[start + i * stride]``; the inverse of :func:`lift`."""
-    if not isinstance(values, types.BaseTuple):
-        return None
-    signature = types.void(array, start, stride, values)
-
-    def codegen(context, builder, signature, arguments):
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
-        position = arguments[1]
-        for i in range(signature.args[3].count):
-            builder.store(builder.extract_value(arguments[3], i), builder.gep(data, [position]))
-            position = builder.add(position, arguments[2])
-        return context.get_dummy_value()
-
-    return signature, codegen
+CURVE = ("equity", "net_return", "exposure", "turnover", "fees", "slippage", "funding", "quantity")
+TRADE = (
+    "entry", "exit", "side", "entry_price", "exit_price", "quantity", "pnl", "fees", "slippage", "funding",
+    "mae", "mfe", "reason",
+)  # fmt: skip
+SIGNAL, STOPPED, TAKEN, LAST_BAR, RUINED, LIQUIDATED, HALTED = range(7)
 
 
 @kernel(inline=True)
-def fill_at_open(equity, quantity, held, age, stop, take, pending, gap, price, per_unit, rate):
-    """Execute at the open what was decided at the last close.
-
-    A target that has not changed trades nothing: the quantity stays and its weight drifts with the price.
-    ``gap`` is open minus previous close; ``per_unit`` is ``1 / (open * (1 + rate))``, so that the costs are
-    paid out of the position and full exposure borrows nothing. ``stop`` and ``take`` come in as distances
-    (fractions of the open) when the target has changed and as price levels otherwise; they go out as
-    levels.
-
-    Returns
-    -------
-    tuple
-        equity, quantity, held, age, stop, take, cost, changed.
-    """
-    changed = pending != held
-    equity = equity + quantity * gap
-    # A reversal pays for closing the old side before it sizes the new one.
-    closing = abs(quantity) * price * rate
-    closing = closing if pending * quantity < 0.0 else 0.0
-    worth = equity - closing
-    worth = worth if worth > 0.0 else 0.0  # a gap may have taken everything before the open
-    wanted = pending * worth * per_unit
-    wanted = wanted if changed else quantity
-    cost = abs(wanted - quantity) * price * rate
-    side = 1.0 if pending > 0.0 else -1.0
-    stop = price - side * price * stop if changed else stop
-    take = price + side * price * take if changed else take
-    age = 0.0 if changed else age
-    return equity - cost, wanted, pending, age, stop, take, cost, changed
+def _aligned(size):
+    """Return an empty array that begins on a cache line: a vector that lies on two costs twice."""
+    array = np.empty(size + 7)
+    return array[-(array.ctypes.data >> 3) & 7 :][:size]
 
 
 @kernel(inline=True)
-def exit_inside(equity, quantity, held, stop, take, price, high, low, rate):
-    """Check stop and target against the bar's range; the stop comes first when both lie inside.
+def step(account, extra, bar, charges, grid, limits, new_day, tiers, trailing, margined, funded, limited):
+    """Return an account one bar later: open, inside, close, and the sums its fitness is made of.
 
-    A gap through the stop fills at the open, a gap through the target at the target and no better.
-
-    Returns
-    -------
-    tuple
-        equity, quantity, held, cost, exit_price, stopped, taken.
+    ``extra`` is (goal, posted margin, day's first equity, halt); ``bar`` (open, high, low, close, gap,
+    per_unit, rate); ``charges`` (closing rate, maker, impact, closing impact, room, funding inside, funding
+    at the close, mark high, mark low, leverage); ``grid`` (lot, tick, least, largest); ``limits`` (trail,
+    daily loss, drawdown, ruin). The last four are constants: what they leave out is not compiled.
     """
-    long = quantity > 0.0
-    adverse = low if long else high
-    favourable = high if long else low
-    side = 1.0 if long else -1.0
-    inside = quantity != 0.0
-    stopped = inside & ((adverse - stop) * side <= 0.0)
-    taken = inside & ((favourable - take) * side >= 0.0)
-    out = stopped | taken
-    gapped = (price - stop) * side < 0.0
-    exit_price = price if gapped else stop
-    exit_price = exit_price if stopped else take
-    exit_price = exit_price if out else price
-    cost = abs(quantity) * exit_price * rate
-    cost = cost if out else 0.0
-    equity = equity + quantity * (exit_price - price) - cost
-    quantity = 0.0 if out else quantity
-    held = 0.0 if out else held
-    return equity, quantity, held, cost, exit_price, stopped, taken
-
-
-@kernel(inline=True)
-def mark_at_close(equity, quantity, price, close, closing_rate):
-    """Mark the account at the close.
-
-    ``closing_rate`` is the cost of closing there: zero except on the last bar. A loss of everything
-    leaves ``RUIN`` and no quantity; such an account never trades again.
-
-    Returns
-    -------
-    tuple
-        equity, quantity, cost.
-    """
-    cost = abs(quantity) * close * closing_rate
-    equity = equity + quantity * (close - price) - cost
-    ruined = equity < RUIN
-    equity = RUIN if ruined else equity
-    quantity = 0.0 if ruined else quantity
-    return equity, quantity, cost
-
-
-@kernel(inline=True)
-def step(account, price, high, low, close, gap, per_unit, rate, closing_rate):
-    """Return an account one bar later: open, inside, close, and the sums its fitness is made of."""
     before, quantity, held, age, stop, take, pending = account[:7]
     peak, worst, worst_peak, total, squares, downside, trades = account[7:]
-    equity, quantity, held, age, stop, take, _, changed = fill_at_open(
-        before, quantity, held, age, stop, take, pending, gap, price, per_unit, rate
+    goal, posted, day_equity, halt = extra
+    price, high, low, close, gap, per_unit, rate = bar
+    closing_rate, maker, impact, closing_impact, room, inside, at_close, mark_high, mark_low, leverage = (
+        charges
     )
-    opened = changed & (held != 0.0)
-    equity, quantity, held, _, _, _, _ = exit_inside(
-        equity, quantity, held, stop, take, price, high, low, rate
+    lot, tick, least, largest = grid
+    trail, daily_loss, drawdown, ruin = limits
+    was = quantity
+    held, age, stop, take, changed = renew(held, age, stop, take, pending, price)
+    # The margin of an account that was liquidated is infinite until its target changes.
+    called = (leverage > 0.0) & (posted == math.inf) & (not changed)
+    resumed = (halt == REARMED) & (not called)
+    equity, quantity, goal, _, left = resize(
+        before + quantity * gap,
+        quantity, goal, pending, changed | resumed, halt >= 1.0, price, per_unit, rate, impact,
+        room, lot, least, largest,
+    )  # fmt: skip
+    opened = (quantity != 0.0) & (was * quantity <= 0.0)
+    day_equity = before if new_day else day_equity
+    halt = rearmed(halt, new_day)
+    filled = quantity
+    room = left if limited else math.inf  # infinity less a quantity is no constant to the compiler
+    if margined:
+        posted = math.inf if called else posted_margin(posted, was, quantity, price, leverage)
+        equity, quantity, goal, _, _, liquidated = liquidate(
+            equity, quantity, goal, posted, price, high, low, mark_high, mark_low, rate, impact, tick, tiers
+        )
+        posted = math.inf if liquidated else posted
+    stopped, taken, gapped, exit_price = touched(held, stop, take, price, high, low)
+    at_exit = quantity
+    equity, quantity, goal, _, _ = leave(
+        equity, quantity, goal, held, stopped, taken, gapped, exit_price, price, high, low, rate, maker,
+        impact, room, lot, tick, least,
+    )  # fmt: skip
+    held = 0.0 if stopped | taken else held
+    if margined:
+        part = posted * (quantity / (at_exit if at_exit != 0.0 else 1.0))
+        posted = part if at_exit != 0.0 else posted
+    if trailing:
+        stop = trailed(held, stop, high, low, trail)
+    funding = 0.0
+    if funded:
+        funding = funding_due(filled, quantity, price, close, inside, at_close)
+    equity, quantity, _ = mark_at_close(
+        equity, quantity, price, close, closing_rate, closing_impact, funding, ruin
     )
-    equity, quantity, _ = mark_at_close(equity, quantity, price, close, closing_rate)
     result = (equity - before) / before
     squared = result * result
     peak = equity if equity > peak else peak
@@ -187,40 +139,53 @@ def step(account, price, high, low, close, gap, per_unit, rate, closing_rate):
     worst_peak = peak if deeper else worst_peak
     total = total + result
     squares = squares + squared
-    downside = downside + (squared if result < 0.0 else 0.0)
-    trades = trades + (1.0 if opened else 0.0)
+    downside = downside + squared if result < 0.0 else downside
+    trades = trades + 1.0 if opened else trades
     age = age + 1.0 if held != 0.0 else 0.0
+    halt = halted_at_close(halt, equity, peak, day_equity, daily_loss, drawdown, ruin)
     position = (equity, quantity, held, age, stop, take, pending)
-    return (*position, peak, worst, worst_peak, total, squares, downside, trades)
+    sums = (peak, worst, worst_peak, total, squares, downside, trades)
+    return (*position, *sums), (goal, posted, day_equity, halt)
 
 
 @kernel(inline=True)
-def decided(answer, held, stop, take, cap, account_stop, account_take):
-    """Bound what a specialist decided; an unchanged exposure keeps its stop and target levels.
-
-    Returns
-    -------
-    tuple
-        stop, take, exposure, and the two distances as decided.
-    """
-    exposure, stop_distance, take_distance, _ = answer
-    exposure = exposure if exposure == exposure else 0.0  # NaN, which passes every bound, is flat
-    exposure = exposure if exposure < cap else cap
-    exposure = exposure if exposure > -cap else -cap
-    stop_distance = stop_distance if stop_distance < account_stop else account_stop
-    take_distance = take_distance if take_distance < account_take else account_take
-    changed = exposure != held
-    stop = stop_distance if changed else stop
-    take = take_distance if changed else take
-    return stop, take, exposure, stop_distance, take_distance
-
-
-#: Signature of a family's ``evaluate``: genes, rows, prices, rates, awake, ends, bounds, out.
-POPULATION = numba.void(R2, R2, R2, R1, RB1, RI1, R1, W2)
+def _recalled(state, at, quantity, room, margin, breakers):
+    """Return goal, posted margin, the day's first equity and halt; what is off is a constant."""
+    goal, posted, day_equity, halt = quantity, 0.0, 0.0, 0.0
+    if room is not None:
+        goal = state[at + GOAL * LANES]
+    if margin is not None:
+        posted = state[at + POSTED * LANES]
+    if breakers is not None:
+        day_equity, halt = state[at + DAY_EQUITY * LANES], state[at + HALT * LANES]
+    return goal, posted, day_equity, halt
 
 
 @kernel(inline=True)
-def population(decide, like_genes, like_row, fresh, genes, rows, prices, rates, awake, ends, bounds, out):
+def _remember(state, at, extra, room, margin, breakers):
+    """Write what :func:`_recalled` reads."""
+    if room is not None:
+        state[at + GOAL * LANES] = extra[GOAL]
+    if margin is not None:
+        state[at + POSTED * LANES] = extra[POSTED]
+    if breakers is not None:
+        state[at + DAY_EQUITY * LANES] = extra[DAY_EQUITY]
+        state[at + HALT * LANES] = extra[HALT]
+
+
+#: What the population kernel can be compiled with, in the order of its last arguments.
+OPTIONS = ("trail", "maker", "impact", "funding", "margin", "grid", "room", "breakers")
+
+#: Arrays of a family's ``evaluate``; the options follow.
+POPULATION = (R2, R2, R2, R1, R2, RB1, RI1, R1, R1, R2, W2)
+
+
+@kernel(inline=True)
+def population(
+    decide, like_genes, like_row, fresh,
+    genes, rows, prices, rates, terms, awake, ends, bounds, venue, tiers, out,
+    trail, maker, impact, funding, margin, grid, room, breakers,
+):  # fmt: skip
     """Trade a whole population over the same bars and gather each genome's statistics per fold.
 
     Bars are the outer loop and genomes the inner one. While a specialist sleeps (``awake`` is 0) it holds
@@ -231,7 +196,7 @@ def population(decide, like_genes, like_row, fresh, genes, rows, prices, rates, 
     decide : compiled function
         ``decide(genes, row, held, age, memory) -> (exposure, stop, take, memory)``, tuples and scalars of
         float64: exposure wanted from the next open, distances of stop and target from that open as
-        fractions of it. ``held`` is the exposure still held at this close, ``age`` the bars it is held.
+        fractions of it. ``held`` is the exposure that still stands at this close, ``age`` its bars.
     like_genes, like_row, fresh : tuple of float64
         As long as a genome, a row and the memory; ``fresh`` is the memory on waking.
     genes : float64 (p, d)
@@ -242,16 +207,25 @@ def population(decide, like_genes, like_row, fresh, genes, rows, prices, rates, 
         open, high, low, close.
     rates : float64 (n,)
         Cost of trading at the bar, per unit of notional.
+    terms : float64 (n, 10)
+        See ``backtest.terms``; read by the options only, of any length without them.
     awake : int8 (n,)
         1 where the specialist may want a position at this close.
     ends : int64 (f,)
         One past the last bar of each fold, increasing; the last one is n.
-    bounds : float64 (3,)
-        Largest exposure; stop and target distances of the account (infinite: none).
+    bounds : float64 (7,)
+        Largest and smallest exposure; stop, target and trailing distance, daily loss, drawdown (infinite:
+        off). The last three work only with their options.
+    venue : float64 (6,)
+        Capital, leverage, lot, tick, minimum notional, largest quantity; the capital is always read.
+    tiers : float64 (2, 8)
+        Maintenance rates and amounts.
     out : float64 (p, f * 6)
         ``STATISTICS`` of each fold, written in place: sums of the net bar returns, of their squares, of
         the squares of the negative ones; trades opened; equity at the end over equity at the start;
         deepest drawdown since the first bar (fraction, at most 0).
+    trail, maker, impact, funding, margin, grid, room, breakers : None or bool
+        ``OPTIONS``: not None switches one on. With none of them the account is a price and a cost rate.
     """
     n = rows.shape[0]
     k = rows.shape[1]
@@ -264,9 +238,33 @@ def population(decide, like_genes, like_row, fresh, genes, rows, prices, rates, 
         raise ValueError("prices, rates, awake and the last fold must have as many rows as the rows")
     if out.shape[0] != p or out.shape[1] != ends.size * N_STATISTICS:
         raise ValueError("out must have one row per genome and six columns per fold")
-    cap, account_stop, account_take = bounds[0], bounds[1], bounds[2]
-    state = np.empty((MEMORY + len(fresh)) * LANES)
-    block = np.empty(d * LANES)
+    if bounds.size != 7 or venue.size != 6 or tiers.size != 2 * N_TIERS or terms.shape[1] != N_TERMS:
+        raise ValueError("bounds, venue, tiers and terms must have 7, 6, 16 and 10 columns")
+    charged = maker is not None or impact is not None or funding is not None or margin is not None
+    charged = charged or room is not None or breakers is not None
+    if charged and terms.shape[0] != n:
+        raise ValueError("terms must have as many rows as the rows")
+    largest, smallest = bounds[0], bounds[1]
+    account_stop, account_take = bounds[2], bounds[3]
+    trail_distance, daily_loss, max_drawdown = math.inf, math.inf, math.inf
+    if trail is not None:
+        trail_distance = bounds[4]
+        account_stop = min(account_stop, trail_distance)
+    if breakers is not None:
+        daily_loss, max_drawdown = bounds[5], bounds[6]
+    capital = venue[CAPITAL]
+    ruin = RUIN * capital
+    lot, tick, least, most = 0.0, 0.0, 0.0, math.inf
+    if grid is not None:
+        lot, tick, least, most = venue[LOT], venue[TICK], venue[LEAST], venue[LARGEST]
+    leverage = 0.0
+    if margin is not None:
+        leverage = venue[LEVERAGE]
+    maintenance = lift(tiers, 0, 1, _LIKE_TIERS)
+    width = MEMORY + len(fresh)
+    extras = width * LANES
+    state = _aligned((width + N_EXTRA) * LANES)
+    block = _aligned(d * LANES)
     started = np.empty(LANES)
     for first in range(0, p, LANES):
         for lane in range(LANES):
@@ -274,42 +272,85 @@ def population(decide, like_genes, like_row, fresh, genes, rows, prices, rates, 
             for i in range(d):
                 block[i * LANES + lane] = genes[genome, i]
             lower(state, lane, LANES, FRESH_ACCOUNT)
+            lower(state, EQUITY * LANES + lane, LANES, (capital,))
+            lower(state, PEAK * LANES + lane, LANES, (capital,))
             lower(state, MEMORY * LANES + lane, LANES, fresh)
-            started[lane] = 1.0
+            lower(state, extras + lane, LANES, (0.0, 0.0, capital, 0.0))
+            started[lane] = capital
         busy = 0
         fold = 0
+        dawned = False
         for t in range(n):
             if awake[t] != 0:
                 busy = 3  # what is decided here fills at t + 1; the exit after falling asleep at t + 2
+            if room is not None:
+                busy = 3  # an exit may take many bars
+            if breakers is not None:
+                dawned = dawned | (terms[t, NEW_DAY] != 0.0)
             if busy > 0:
                 busy -= 1
                 price, high, low, close = prices[t, 0], prices[t, 1], prices[t, 2], prices[t, 3]
                 gap = price - prices[t - 1, 3] if t > 0 else 0.0
                 rate = rates[t]
                 per_unit = 1.0 / (price * (1.0 + rate))
+                bar = (price, high, low, close, gap, per_unit, rate)
+                maker_rate, depth, closing_depth, space = -1.0, 0.0, 0.0, math.inf
+                inside, at_close, mark_high, mark_low = 0.0, 0.0, high, low
                 closing_rate = rate if t == n - 1 else 0.0
-                if awake[t] != 0:
+                if maker is not None:
+                    maker_rate = terms[t, MAKER]
+                if impact is not None:
+                    depth = terms[t, IMPACT]
+                    closing_depth = depth if t == n - 1 else 0.0
+                if room is not None:
+                    space = terms[t, ROOM]
+                if funding is not None:
+                    inside, at_close = terms[t, FUNDING_INSIDE], terms[t, FUNDING_CLOSE]
+                if margin is not None:
+                    mark_high, mark_low = terms[t, MARK_HIGH], terms[t, MARK_LOW]
+                charges = (
+                    closing_rate, maker_rate, depth, closing_depth, space, inside, at_close, mark_high,
+                    mark_low, leverage,
+                )  # fmt: skip
+                grids = (lot, tick, least, most)
+                limits = (trail_distance, daily_loss, max_drawdown, ruin)
+                # What is decided on the last bar is never filled; that bar alone pays for closing.
+                if (awake[t] != 0) & (t < n - 1):
+                    charges = (
+                        0.0, maker_rate, depth, 0.0, space, inside, at_close, mark_high, mark_low, leverage,
+                    )  # fmt: skip
                     row = lift(rows, t * k, 1, like_row)
                     for lane in range(LANES):
                         account = lift(state, lane, LANES, FRESH_ACCOUNT)
                         memory = lift(state, MEMORY * LANES + lane, LANES, fresh)
-                        account = step(account, price, high, low, close, gap, per_unit, rate, closing_rate)
+                        extra = _recalled(state, extras + lane, account[QUANTITY], room, margin, breakers)
+                        account, extra = step(
+                            account, extra, bar, charges, grids, limits, dawned, maintenance,
+                            trail is not None, margin is not None, funding is not None, room is not None,
+                        )  # fmt: skip
                         held, stop, take = account[HELD], account[STOP], account[TAKE]
                         answer = decide(lift(block, lane, LANES, like_genes), row, held, account[AGE], memory)
                         stop, take, exposure, _, _ = decided(
-                            answer, held, stop, take, cap, account_stop, account_take
+                            answer, held, stop, take, largest, smallest, account_stop, account_take
                         )
-                        exposure = exposure if account[EQUITY] > RUIN else 0.0
+                        exposure = exposure if account[EQUITY] > ruin else 0.0
                         lower(state, lane, LANES, account)
                         lower(state, STOP * LANES + lane, LANES, (stop, take, exposure))
                         lower(state, MEMORY * LANES + lane, LANES, answer[3])
+                        _remember(state, extras + lane, extra, room, margin, breakers)
                 else:
                     for lane in range(LANES):
                         account = lift(state, lane, LANES, FRESH_ACCOUNT)
-                        account = step(account, price, high, low, close, gap, per_unit, rate, closing_rate)
+                        extra = _recalled(state, extras + lane, account[QUANTITY], room, margin, breakers)
+                        account, extra = step(
+                            account, extra, bar, charges, grids, limits, dawned, maintenance,
+                            trail is not None, margin is not None, funding is not None, room is not None,
+                        )  # fmt: skip
                         lower(state, lane, LANES, account)
                         lower(state, PENDING * LANES + lane, LANES, (0.0,))
                         lower(state, MEMORY * LANES + lane, LANES, fresh)
+                        _remember(state, extras + lane, extra, room, margin, breakers)
+                dawned = False
             if t + 1 == ends[fold]:
                 for lane in range(min(LANES, p - first)):
                     base = fold * N_STATISTICS
@@ -343,7 +384,7 @@ def stream(decide, like_genes, like_row, fresh, genes, rows, prices, awake, boun
     genes : float64 (d,)
         The genome.
     rows, prices, awake, bounds
-        See :func:`population`.
+        See :func:`population`; of the bounds the first five.
     state : float64 (5 + m,)
         Memory between chunks: the shadow position, then the family's memory. Updated in place.
     out : float64 (n, 3)
@@ -355,21 +396,22 @@ def stream(decide, like_genes, like_row, fresh, genes, rows, prices, awake, boun
         raise ValueError("genes, rows or state are not as wide as the family's decide reads them")
     if prices.shape[0] != n or awake.size != n or out.shape[0] != n:
         raise ValueError("prices, awake and out must have as many rows as the rows")
+    if bounds.size < 5:
+        raise ValueError("bounds must be largest and smallest exposure, stop, target and trail")
+    account_stop, trail = min(bounds[2], bounds[4]), bounds[4]
     held, age, stop, take, pending = lift(state, 0, 1, SHADOW)
     memory = lift(state, len(SHADOW), 1, fresh)
     for t in range(n):
-        price = prices[t, 0]
-        _, quantity, held, age, stop, take, _, _ = fill_at_open(
-            1.0, held, held, age, stop, take, pending, 0.0, price, 1.0, 0.0
-        )
-        _, _, held, _, _, _, _ = exit_inside(
-            1.0, quantity, held, stop, take, price, prices[t, 1], prices[t, 2], 0.0
-        )
+        price, high, low = prices[t, 0], prices[t, 1], prices[t, 2]
+        held, age, stop, take, _ = renew(held, age, stop, take, pending, price)
+        stopped, taken, _, _ = touched(held, stop, take, price, high, low)
+        held = 0.0 if stopped | taken else held
+        stop = trailed(held, stop, high, low, trail)
         age = age + 1.0 if held != 0.0 else 0.0
         if awake[t] != 0:
             answer = decide(lift(genes, 0, 1, like_genes), lift(rows, t * k, 1, like_row), held, age, memory)
             stop, take, pending, stop_distance, take_distance = decided(
-                answer, held, stop, take, bounds[0], bounds[1], bounds[2]
+                answer, held, stop, take, bounds[0], bounds[1], account_stop, bounds[3]
             )
             memory = answer[3]
         else:
@@ -381,22 +423,59 @@ def stream(decide, like_genes, like_row, fresh, genes, rows, prices, awake, boun
     lower(state, len(SHADOW), 1, memory)
 
 
+# The trade that is open keeps the columns of TRADE in one array.
+(
+    _ENTRY,
+    _EXIT,
+    _SIDE,
+    _ENTRY_PRICE,
+    _EXIT_PRICE,
+    _SIZE,
+    _PNL,
+    _FEES,
+    _SLIPPAGE,
+    _FUNDING,
+    _MAE,
+    _MFE,
+    _REASON,
+) = range(13)
+
+
 @kernel(inline=True)
-def _write_trade(trades, i, entry, leave, quantity, entry_price, exit_price, traded, pnl, costs, reason):
-    trades[i, 0] = entry
-    trades[i, 1] = leave
-    trades[i, 2] = 1.0 if quantity > 0.0 else -1.0
-    trades[i, 3] = entry_price
-    trades[i, 4] = exit_price
-    trades[i, 5] = traded
-    trades[i, 6] = pnl
-    trades[i, 7] = costs
-    trades[i, 8] = reason
+def _begin(trade, row, price, quantity):
+    trade[:] = 0.0
+    trade[_ENTRY], trade[_ENTRY_PRICE] = row, price
+    trade[_SIDE], trade[_SIZE] = 1.0 if quantity > 0.0 else -1.0, abs(quantity)
 
 
-@kernel(numba.int64(R2, R2, R1, R1, RB1, R1, numba.boolean, W2, W2))
-def simulate_targets(targets, prices, fees, slippage, new_day, bounds, close_last, curve, trades):
-    """Trade one account over given targets and record everything.
+@kernel(inline=True)
+def _book(trade, gain, fees, slippage, funding):
+    trade[_PNL] += gain - fees - slippage - funding
+    trade[_FEES] += fees
+    trade[_SLIPPAGE] += slippage
+    trade[_FUNDING] += funding
+
+
+@kernel(inline=True)
+def _reach(trade, low, high):
+    """Note how far prices went against and in favour of the trade."""
+    long = trade[_SIDE] > 0.0
+    adverse, favourable = (low, high) if long else (high, low)
+    trade[_MAE] = min(trade[_MAE], trade[_SIDE] * (adverse / trade[_ENTRY_PRICE] - 1.0))
+    trade[_MFE] = max(trade[_MFE], trade[_SIDE] * (favourable / trade[_ENTRY_PRICE] - 1.0))
+
+
+@kernel(inline=True)
+def _end(trades, count, trade, row, price, reason):
+    trade[_EXIT], trade[_EXIT_PRICE], trade[_REASON] = row, price, reason
+    for i in range(13):
+        trades[count, i] = trade[i]
+    return count + 1
+
+
+@kernel(numba.int64(R2, R2, R2, R1, R1, R2, numba.boolean, W2, W2))
+def simulate_targets(targets, prices, terms, bounds, venue, tiers, close_last, curve, trades):
+    """Trade one account over given targets and record everything; money is absolute.
 
     Parameters
     ----------
@@ -404,19 +483,24 @@ def simulate_targets(targets, prices, fees, slippage, new_day, bounds, close_las
         Decided at each close: exposure, stop distance, target distance. A NaN exposure means flat.
     prices : float64 (n, 4)
         open, high, low, close.
-    fees, slippage : float64 (n,)
-        Costs at the bar, per unit of notional.
-    new_day : int8 (n,)
-        1 on the first bar of a UTC day.
-    bounds : float64 (5,)
-        Largest exposure, stop distance, target distance, daily loss, drawdown (infinite: off). The last
-        two act on the next decision; the drawdown halts for good, the daily loss until the next day.
+    terms : float64 (n, 10)
+        What is charged and allowed at each bar, see ``backtest.terms``.
+    bounds : float64 (7,)
+        Largest and smallest exposure; stop, target and trailing distance, daily loss, drawdown (infinite:
+        off). The last two act on the next open; the drawdown halts for good, the daily loss until the
+        first bar of the next UTC day has closed. A liquidation keeps the account flat until the target
+        changes.
+    venue : float64 (6,)
+        Capital, leverage (0: no margin), lot, tick, minimum notional (0: off), largest quantity.
+    tiers : float64 (2, 8)
+        Maintenance rates and amounts.
     close_last : bool
         Whether a position still open is closed at the last close, with costs.
-    curve : float64 (n, 6)
+    curve : float64 (n, 8)
         ``CURVE``, written in place: equity at the close, net return of the bar, exposure that is left after
-        the close (signed, fraction of equity), notional traded over equity, fees and slippage paid.
-    trades : float64 (2 n + 1, 9)
+        the close (signed, fraction of equity), notional traded over equity, fees, slippage and funding
+        paid, quantity after the close.
+    trades : float64 (2 n + 1, 13)
         ``TRADE``, written in place; entry and exit are rows of the bars. A bar ends two trades at most.
 
     Returns
@@ -425,77 +509,141 @@ def simulate_targets(targets, prices, fees, slippage, new_day, bounds, close_las
         Number of trades written.
     """
     n = targets.shape[0]
-    count = 0
-    equity, quantity, held, age, stop, take, pending = 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    peak, day_equity, halted, halted_today = 1.0, 1.0, False, False
-    entry, entry_price, traded, basis, paid = 0, 0.0, 0.0, 0.0, 0.0
+    if prices.shape[0] != n or terms.shape[0] != n or curve.shape[0] != n or trades.shape[0] < 2 * n + 1:
+        raise ValueError("prices, terms, curve and trades must have as many rows as the targets")
+    if bounds.size != 7 or venue.size != 6 or tiers.size != 2 * N_TIERS or terms.shape[1] != N_TERMS:
+        raise ValueError("bounds, venue, tiers and terms must have 7, 6, 16 and 10 columns")
+    capital, leverage, lot, tick, least, largest = venue[0], venue[1], venue[2], venue[3], venue[4], venue[5]
+    trail, daily_loss, max_drawdown, ruin = bounds[4], bounds[5], bounds[6], RUIN * capital
+    account_stop = min(bounds[2], trail)
+    maintenance = lift(tiers, 0, 1, _LIKE_TIERS)
+    count, cause, called = 0, SIGNAL, False
+    equity, quantity, goal, held, age, stop, take, pending = capital, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    posted, peak, day_equity, halt = 0.0, capital, capital, 0.0
+    trade = np.zeros(13)
     for t in range(n):
         price, high, low, close = prices[t, 0], prices[t, 1], prices[t, 2], prices[t, 3]
-        rate = fees[t] + slippage[t]
+        rate, fee_rate, maker, impact = terms[t, RATE], terms[t, FEE], terms[t, MAKER], terms[t, IMPACT]
         gap = price - prices[t - 1, 3] if t > 0 else 0.0
         before, was = equity, quantity
-        if new_day[t] != 0:
-            day_equity, halted_today = before, False
         # Open: what was decided at the last close.
-        equity, quantity, held, age, stop, take, cost, changed = fill_at_open(
-            equity, quantity, held, age, stop, take, pending, gap, price, 1.0 / (price * (1.0 + rate)), rate
+        held, age, stop, take, changed = renew(held, age, stop, take, pending, price)
+        called = called and not changed
+        if halt >= 1.0:
+            cause = HALTED
+        elif changed or (halt == REARMED and not called):
+            cause, changed = SIGNAL, True
+        equity, quantity, goal, cost, room = resize(
+            equity + quantity * gap, quantity, goal, pending, changed, halt >= 1.0, price,
+            1.0 / (price * (1.0 + rate)), rate, impact, terms[t, ROOM], lot, least, largest,
+        )  # fmt: skip
+        if terms[t, NEW_DAY] != 0.0:
+            day_equity = before
+        halt = rearmed(halt, terms[t, NEW_DAY] != 0.0)
+        traded = abs(quantity - was)
+        notional, fees = traded * price, traded * price * fee_rate
+        slippage = cost - fees
+        if was != 0.0:
+            trade[_PNL] += was * gap
+            _reach(trade, price, price)
+        if quantity != was:
+            # One order may close a trade and open the next: each pays for its own part.
+            ends = was * quantity <= 0.0
+            closing = abs(was) / traded if was * quantity < 0.0 else 1.0
+            if was == 0.0:
+                closing = 0.0
+            closing_slippage = closing * slippage
+            if was * quantity < 0.0:
+                owned = abs(was) * price
+                closing_slippage = owned * (rate - fee_rate) + impact * owned * math.sqrt(owned)
+            if was != 0.0:
+                _book(trade, 0.0, closing * fees, closing_slippage, 0.0)
+                if ends:
+                    count = _end(trades, count, trade, t, price, cause)
+            if quantity != 0.0 and ends:
+                _begin(trade, t, price, quantity)
+                _book(trade, 0.0, (1.0 - closing) * fees, slippage - closing_slippage, 0.0)
+            trade[_SIZE] = max(trade[_SIZE], abs(quantity))
+        # Inside the bar: the exchange first, then stop and target.
+        opened, leaving, reason = quantity, price, -1
+        inside_fees, inside_slippage, market = 0.0, 0.0, 0.0
+        start = equity
+        if leverage > 0.0:
+            posted = posted_margin(posted, was, quantity, price, leverage)
+            equity, quantity, goal, cost, leaving, liquidated = liquidate(
+                equity, quantity, goal, posted, price, high, low, terms[t, MARK_HIGH], terms[t, MARK_LOW],
+                rate, impact, tick, maintenance,
+            )  # fmt: skip
+            if liquidated:
+                reason, called = LIQUIDATED, True
+                market = abs(opened) * leaving
+                notional += market
+                # What the exchange keeps beyond a market order's costs is a fee.
+                inside_slippage = market * rate + impact * market * math.sqrt(market) - market * fee_rate
+                inside_fees = cost - inside_slippage
+        stopped, taken, gapped, exit_price = touched(held, stop, take, price, high, low)
+        at_exit = quantity
+        equity, quantity, goal, cost, exit_price = leave(
+            equity, quantity, goal, held, stopped, taken, gapped, exit_price, price, high, low, rate, maker,
+            impact, room, lot, tick, least,
+        )  # fmt: skip
+        if stopped or taken:
+            held = 0.0
+            if at_exit != 0.0:
+                cause = STOPPED if stopped else TAKEN
+                reason, leaving = cause, exit_price
+                market = abs(at_exit - quantity) * exit_price
+                notional += market
+                inside_fees = cost if taken and not stopped and maker >= 0.0 else market * fee_rate
+                inside_slippage = cost - inside_fees
+                if leverage > 0.0:
+                    posted = posted * (quantity / at_exit)
+        stop = trailed(held, stop, high, low, trail)
+        funding = funding_due(
+            opened, quantity, price, close, terms[t, FUNDING_INSIDE], terms[t, FUNDING_CLOSE]
         )
-        notional = abs(quantity - was) * price
-        if changed:
-            closing = was != 0.0 and was * quantity <= 0.0
-            leaving = abs(was) * price * rate if closing else 0.0
-            if closing:
-                pnl = equity + cost - leaving - basis
-                _write_trade(
-                    trades, count, entry, t, was, entry_price, price, traded, pnl, paid + leaving, SIGNAL
-                )
-                count += 1
-            if quantity != 0.0 and (closing or was == 0.0):
-                entry, entry_price, traded, paid = t, price, abs(quantity), cost - leaving
-                basis = equity + cost - leaving
+        funding_inside = funding_due(opened, quantity, price, close, terms[t, FUNDING_INSIDE], 0.0)
+        if opened != 0.0:
+            gain = equity - start + inside_fees + inside_slippage
+            _book(trade, gain, inside_fees, inside_slippage, funding_inside)
+            if quantity != 0.0:
+                _reach(trade, low, high)
             else:
-                paid += cost - leaving
-                traded = max(traded, abs(quantity))
-        # Inside the bar: stop first, then target.
-        was = quantity
-        equity, quantity, held, exit_cost, exit_price, stopped, _ = exit_inside(
-            equity, quantity, held, stop, take, price, high, low, rate
-        )
-        if was != 0.0 and quantity == 0.0:
-            reason = STOPPED if stopped else TAKEN
-            pnl = equity - basis
-            _write_trade(
-                trades, count, entry, t, was, entry_price, exit_price, traded, pnl, paid + exit_cost, reason
-            )
-            count += 1
-            notional += abs(was) * exit_price
-        # Close: mark, and on the last bar perhaps close.
-        was = quantity
+                if reason == TAKEN:  # the stop was not hit, but how far the bar went before is not known
+                    _reach(trade, low if opened > 0.0 else leaving, leaving if opened > 0.0 else high)
+                _reach(trade, leaving, leaving)
+                count = _end(trades, count, trade, t, leaving, reason)
+        # Close: mark, settle, and on the last bar perhaps close.
+        was, start = quantity, equity
         ends = close_last and t == n - 1
-        equity, quantity, end_cost = mark_at_close(equity, quantity, price, close, rate if ends else 0.0)
-        if was != 0.0 and (ends or quantity == 0.0):
-            reason = LAST_BAR if ends else RUINED
-            pnl = equity - basis
-            _write_trade(
-                trades, count, entry, t, was, entry_price, close, traded, pnl, paid + end_cost, reason
-            )
-            count += 1
-            notional += abs(was) * close
-            quantity = 0.0 if ends else quantity
-            held = 0.0 if ends else held
-        cost += exit_cost + end_cost
+        equity, quantity, cost = mark_at_close(
+            equity, quantity, price, close, rate if ends else 0.0, impact if ends else 0.0, funding, ruin
+        )
+        closing_fees = abs(was) * close * fee_rate if ends else 0.0
+        if was != 0.0:
+            gain = equity - start + cost + funding
+            _book(trade, gain, closing_fees, cost - closing_fees, funding - funding_inside)
+            if ends or quantity == 0.0:
+                count = _end(trades, count, trade, t, close, LAST_BAR if ends else RUINED)
+                notional += abs(was) * close
+        elif equity == ruin and start - funding < ruin:
+            trades[count - 1, _PNL] += ruin - start  # closed inside this bar for more than there was
+        if ends or (was != 0.0 and quantity == 0.0):
+            quantity, goal, held = 0.0, 0.0, 0.0
         curve[t, 0] = equity
         curve[t, 1] = (equity - before) / before
         curve[t, 2] = quantity * close / equity
         curve[t, 3] = notional / before
-        curve[t, 4] = cost * fees[t] / rate if rate > 0.0 else 0.0
-        curve[t, 5] = cost * slippage[t] / rate if rate > 0.0 else 0.0
-        # Decision: limits act on what waits for the next open; a comparison with NaN is false, so it halts.
+        curve[t, 4] = fees + inside_fees + closing_fees
+        curve[t, 5] = slippage + inside_slippage + cost - closing_fees
+        curve[t, 6] = funding
+        curve[t, 7] = quantity
+        # Decision: what waits for the next open; limits that were broken keep the account out of it.
+        age = age + 1.0 if held != 0.0 else 0.0
         peak = equity if equity > peak else peak
-        halted = halted or equity <= RUIN or not equity > peak * (1.0 - bounds[4])
-        halted_today = halted_today or not equity > day_equity * (1.0 - bounds[3])
+        halt = halted_at_close(halt, equity, peak, day_equity, daily_loss, max_drawdown, ruin)
         answer = (targets[t, 0], targets[t, 1], targets[t, 2], 0.0)
-        if halted or halted_today:
-            answer = (0.0, math.inf, math.inf, 0.0)
-        stop, take, pending, _, _ = decided(answer, held, stop, take, bounds[0], bounds[1], bounds[2])
+        stop, take, pending, _, _ = decided(
+            answer, held, stop, take, bounds[0], bounds[1], account_stop, bounds[3]
+        )
     return count

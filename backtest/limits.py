@@ -18,6 +18,13 @@ class RiskLimits(Config):
     max_exposure: float = Field(1.0, gt=0, le=10, description="Largest exposure, fraction of equity.")
     stop: float | None = Field(0.25, gt=0, lt=1, description="Widest stop, fraction of the entry price.")
     take: float | None = Field(None, gt=0, description="Widest target, fraction of the entry price.")
+    trail: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Trailing stop: distance from the best price since the fill, fraction of it.",
+    )
+    long_only: bool = Field(False, description="Whether short exposure is refused: it counts as flat.")
     daily_loss: float | None = Field(
         None, gt=0, lt=1, description="Loss in a UTC day that halts until the next."
     )
@@ -25,13 +32,14 @@ class RiskLimits(Config):
         None, gt=0, lt=1, description="Fall from the peak that halts for good."
     )
 
-    def decision_bounds(self) -> np.ndarray:
-        """Return exposure cap, stop and target distance as float64 (3,); infinite where off."""
-        return np.array([self.max_exposure, _or_off(self.stop), _or_off(self.take)])
+    def bounds(self) -> np.ndarray:
+        """Return what the kernels read, float64 (7,); infinite where off.
 
-    def account_bounds(self) -> np.ndarray:
-        """Return the decision bounds, daily loss and drawdown as float64 (5,); infinite where off."""
-        return np.append(self.decision_bounds(), [_or_off(self.daily_loss), _or_off(self.max_drawdown)])
+        Largest and smallest exposure; distances of stop, target and trailing stop; daily loss; drawdown.
+        """
+        smallest = 0.0 if self.long_only else -self.max_exposure
+        distances = (self.stop, self.take, self.trail, self.daily_loss, self.max_drawdown)
+        return np.array([self.max_exposure, smallest, *map(_or_off, distances)])
 
 
 def _or_off(limit: float | None) -> float:

@@ -8,6 +8,7 @@ The cache therefore lives in a folder named by a digest of every kernel source o
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,10 +18,18 @@ from pathlib import Path
 os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
 
 import numba
+import numpy as np
 
 # A kernel may inline code from these files and from its own (whose time stamp numba checks itself).
 _ROOT = Path(__file__).resolve().parent.parent
-_INLINED = ("compute/kernels.py", "market/kernels.py", "regimes/kernels.py", "backtest/kernels.py")
+_INLINED = (
+    "compute/kernels.py",
+    "market/kernels.py",
+    "regimes/kernels.py",
+    "backtest/lanes.py",
+    "backtest/account.py",
+    "backtest/kernels.py",
+)
 
 
 @cache
@@ -79,6 +88,53 @@ def kernel(*signatures: numba.core.typing.templates.Signature, inline: bool = Fa
             numba.config.CACHE_DIR = before
 
     return compiled
+
+
+class Variants:
+    """A kernel that is compiled once for each choice of its options, when it is first called with them.
+
+    Parameters
+    ----------
+    function : callable
+        Arrays first, then options; an option that is off is ``None``, which the compiler knows.
+    arguments : tuple of numba types
+        Of the arrays.
+    """
+
+    def __init__(self, function: Callable, arguments: tuple[numba.types.Type, ...]) -> None:
+        self.function = function
+        self.arguments = arguments
+        self.__doc__ = function.__doc__
+        self._compiled: dict[tuple[bool, ...], Callable] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, *arguments: np.ndarray | bool | None) -> None:
+        """Call the variant that the options among the arguments choose."""
+        options = tuple(option is not None for option in arguments[len(self.arguments) :])
+        self.variant(options)(*arguments)
+
+    def variant(self, options: tuple[bool, ...]) -> Callable:
+        """Return the compiled kernel for a choice of options (True: on), compiling or loading it."""
+        compiled = self._compiled.get(options)
+        if compiled is None:
+            with self._lock:
+                compiled = self._compiled.get(options)
+                if compiled is None:
+                    flags = (numba.boolean if on else numba.none for on in options)
+                    compiled = kernel(numba.void(*self.arguments, *flags))(self.function)
+                    self._compiled[options] = compiled
+        return compiled
+
+
+def variants(*arguments: numba.types.Type) -> Callable:
+    """Compile a kernel per choice of options; see :class:`Variants`. ``arguments`` types its arrays.
+
+    Returns
+    -------
+    callable
+        A decorator.
+    """
+    return lambda function: Variants(function, arguments)
 
 
 _READONLY = {

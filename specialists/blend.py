@@ -8,7 +8,7 @@ ATR-scaled stop or target. The size aims at a volatility and is fixed on entry.
 import numpy as np
 
 from backtest.kernels import POPULATION, STREAM, population, stream
-from compute.kernels import kernel
+from compute.kernels import kernel, variants
 from configs.load import Config
 from ga.space import GenomeSpace
 from specialists.family import FAMILIES
@@ -79,10 +79,17 @@ def decide(genes, row, held, age, memory):
     return exposure, stop_atr * atr, target_atr * atr, (wait,)
 
 
-@kernel(POPULATION)
-def evaluate(genes, rows, prices, rates, awake, ends, bounds, out):
+@variants(*POPULATION)
+def evaluate(
+    genes, rows, prices, rates, terms, awake, ends, bounds, venue, tiers, out,
+    trail, maker, impact, funding, margin, grid, room, breakers,
+):  # fmt: skip
     """Trade a population of this family; see ``backtest.kernels.population``."""
-    population(decide, _LIKE_GENES, _LIKE_ROW, _FRESH, genes, rows, prices, rates, awake, ends, bounds, out)
+    population(
+        decide, _LIKE_GENES, _LIKE_ROW, _FRESH,
+        genes, rows, prices, rates, terms, awake, ends, bounds, venue, tiers, out,
+        trail, maker, impact, funding, margin, grid, room, breakers,
+    )  # fmt: skip
 
 
 @kernel(STREAM)

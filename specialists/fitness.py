@@ -1,7 +1,7 @@
 """Genes to fitness: trades the training rows, after costs, and scores what is likely to repeat."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,9 @@ from pydantic import Field
 from backtest import kernels
 from backtest.costs import Costs
 from backtest.limits import RiskLimits
-from backtest.simulate import TARGETS, simulate
+from backtest.simulate import CAPITAL, TARGETS, simulate
+from backtest.terms import Terms
+from backtest.venue import Venue
 from configs.load import Config, ConfigError
 from market.bars import Bars
 from market.table import Table
@@ -49,9 +51,9 @@ class Fitness:
         What ``decide`` reads, see ``specialists.specialist.decision_rows``.
     awake : int8 (n,)
         Where the specialist may trade, see ``specialists.specialist.awake_rows``.
-    costs, limits : Costs, RiskLimits
-        Charged and enforced in every evaluation. Breakers (daily loss, drawdown) are left to the
-        account: a genome is not rewarded for being stopped.
+    costs, limits, venue : Costs, RiskLimits, Venue
+        Charged and enforced in every evaluation, on the capital that the champion is judged with. What is
+        switched off (breakers, funding, margin, grids, ...) is compiled away.
     config : FitnessConfig
         The measure.
     """
@@ -62,6 +64,7 @@ class Fitness:
     awake: np.ndarray
     costs: Costs
     limits: RiskLimits
+    venue: Venue
     config: FitnessConfig
 
     def __post_init__(self) -> None:
@@ -75,17 +78,21 @@ class Fitness:
         n = len(self.bars)
         ends = (np.arange(1, self.config.folds + 1) * n) // self.config.folds
         prices = np.ascontiguousarray(self.bars.values[:, :4])
-        rates = self.costs.fees(self.bars) + self.costs.slippage(self.bars)
-        object.__setattr__(self, "_arrays", (prices, rates, ends.astype(np.int64)))
+        terms = Terms.of(self.bars, self.costs, self.limits, self.venue, CAPITAL)
+        rates = np.ascontiguousarray(terms.bars[:, kernels.RATE])
+        if not any(terms.options):
+            terms = replace(terms, bars=terms.bars[:0])  # nothing reads them: a worker need not carry them
+        object.__setattr__(self, "_arrays", (prices, rates, terms, ends.astype(np.int64)))
 
     def statistics(self, genes: np.ndarray) -> np.ndarray:
         """Return the population kernel's statistics, float64 (p, folds, 6), of genes (p, d)."""
-        prices, rates, ends = self._arrays
+        prices, rates, terms, ends = self._arrays
         parameters = self.family.express(self.family.space.decode(genes))
         out = np.empty((len(genes), ends.size * kernels.N_STATISTICS))
         self.family.evaluate(
-            parameters, self.rows, prices, rates, self.awake, ends, self.limits.decision_bounds(), out
-        )
+            parameters, self.rows, prices, rates, terms.bars, self.awake, ends,
+            terms.bounds, terms.venue, terms.tiers, out, *terms.options,
+        )  # fmt: skip
         return out.reshape(len(genes), ends.size, kernels.N_STATISTICS)
 
     def __call__(self, genes: np.ndarray) -> np.ndarray:
@@ -103,7 +110,7 @@ class Fitness:
 
     def _lower_bound(self, statistics: np.ndarray) -> np.ndarray:
         # A fold's ratio counts as one draw; the bound is what remains after the spread between folds.
-        n = np.diff(self._arrays[2], prepend=0)
+        n = np.diff(self._arrays[3], prepend=0)
         ratios = _ratio(statistics, n, self.config.measure) * math.sqrt(self.bars.bars_per_year)
         spread = ratios.std(axis=1, ddof=1) / math.sqrt(self.config.folds)
         bound = ratios.mean(axis=1) - self.config.confidence * spread
@@ -117,10 +124,9 @@ class Fitness:
         parameters = self.family.express(self.family.space.decode(genes[None, :]))[0]
         state = np.concatenate([kernels.SHADOW, self.family.fresh])
         prices = self._arrays[0]
-        self.family.follow(
-            parameters, self.rows, prices, self.awake, self.limits.decision_bounds(), state, out
-        )
-        result = simulate(Table(self.bars.time, out, TARGETS), self.bars, self.costs, self.limits)
+        self.family.follow(parameters, self.rows, prices, self.awake, self.limits.bounds(), state, out)
+        targets = Table(self.bars.time, out, TARGETS)
+        result = simulate(targets, self.bars, self.costs, self.limits, venue=self.venue)
         return origin_composite(result.trades, result.curve.column("equity"), result.capital)
 
 

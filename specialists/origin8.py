@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from backtest.kernels import POPULATION, STREAM, population, stream
-from compute.kernels import kernel
+from compute.kernels import kernel, variants
 from configs.load import Config
 from ga.space import GenomeSpace
 from specialists.family import FAMILIES
@@ -46,8 +46,11 @@ def decide(genes, row, held, age, memory):
     size = size if size < LARGEST else LARGEST
     size = size if size > SMALLEST else SMALLEST
     strong = abs(momentum)
-    following = 1.0 + 0.5 * momentum_weight if strong > MOMENTUM else 1.0
-    fading = 1.0 - 0.3 * (1.0 - momentum_weight) if strong > EXTENDED else 1.0
+    # Selects of numbers: with arithmetic inside, the row's condition stays a branch in the vector loop.
+    boost = 0.5 if strong > MOMENTUM else 0.0
+    damping = 0.3 if strong > EXTENDED else 0.0
+    following = 1.0 + boost * momentum_weight
+    fading = 1.0 - damping * (1.0 - momentum_weight)
     size = size * (following if momentum_weight > 0.5 else fading)
     size = size if size < LARGEST else LARGEST
     size = size if size > SMALLEST else SMALLEST
@@ -61,10 +64,17 @@ def decide(genes, row, held, age, memory):
     return exposure, stop_loss, take_profit, memory
 
 
-@kernel(POPULATION)
-def evaluate(genes, rows, prices, rates, awake, ends, bounds, out):
+@variants(*POPULATION)
+def evaluate(
+    genes, rows, prices, rates, terms, awake, ends, bounds, venue, tiers, out,
+    trail, maker, impact, funding, margin, grid, room, breakers,
+):  # fmt: skip
     """Trade a population of this family; see ``backtest.kernels.population``."""
-    population(decide, _LIKE_GENES, _LIKE_ROW, _FRESH, genes, rows, prices, rates, awake, ends, bounds, out)
+    population(
+        decide, _LIKE_GENES, _LIKE_ROW, _FRESH,
+        genes, rows, prices, rates, terms, awake, ends, bounds, venue, tiers, out,
+        trail, maker, impact, funding, margin, grid, room, breakers,
+    )  # fmt: skip
 
 
 @kernel(STREAM)

@@ -82,7 +82,7 @@ class Specialist:
         self.limits = limits
         self.fitted_until = fitted_until
         self._parameters = family.express(family.space.decode(genome.genes[None, :]))[0]
-        self._bounds = limits.decision_bounds()
+        self._bounds = limits.bounds()
         self._state = np.concatenate([SHADOW, family.fresh])
 
     def fresh(self) -> Self:

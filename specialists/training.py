@@ -15,6 +15,7 @@ from backtest.costs import Costs
 from backtest.kernels import LANES
 from backtest.limits import RiskLimits
 from backtest.simulate import TARGETS, BacktestResult, hold, simulate
+from backtest.venue import Venue
 from compute.seeds import stream
 from compute.workers import Mapper
 from configs.load import Config, ConfigError, PluginConfig
@@ -62,6 +63,7 @@ class SpecialistConfig(Config):
     fitness: FitnessConfig = FitnessConfig()
     costs: Costs = Costs()
     limits: RiskLimits = RiskLimits()
+    venue: Venue = Venue()
     split: SplitConfig = SplitConfig()
     hyperparameters: Hyperparameters = Hyperparameters()
     policy: PluginConfig = PluginConfig(name="fixed")
@@ -221,7 +223,9 @@ class SpecialistSearch:
                 f"specialist needs at least {LEAST_AWAKE} to learn from"
             )
         bars = ground.bars[train]
-        fitness = Fitness(family, bars, rows, awake, config.costs, config.limits, config.fitness)
+        fitness = Fitness(
+            family, bars, rows, awake, config.costs, config.limits, config.venue, config.fitness
+        )
         return cls(ground, config, regime, scaler, fitness, policy)
 
     def evolve(
@@ -252,7 +256,7 @@ class SpecialistSearch:
             config.limits,
             fitted_until=int(ground.bars.time[train.stop - 1]),
         )
-        in_sample = judge(specialist, ground, train, config.costs)
+        in_sample = judge(specialist, ground, train, config.costs, config.venue)
         _check_same(self.fitness, champion, in_sample)
         return Evolved(
             specialist=specialist,
@@ -274,7 +278,7 @@ def evolve_specialist(
     return SpecialistSearch.of(ground, config, policy).evolve(workers)
 
 
-def open_test(ground: Ground, specialist: Specialist, costs: Costs) -> Unseen:
+def open_test(ground: Ground, specialist: Specialist, costs: Costs, venue: Venue | None = None) -> Unseen:
     """Return a champion and its baselines on the test rows; every look is to be noted in the ledger first.
 
     Raises
@@ -291,28 +295,31 @@ def open_test(ground: Ground, specialist: Specialist, costs: Costs) -> Unseen:
             f"not out of sample for it"
         )
     require_out_of_sample(ground.detector, int(bars.time[0]))
-    unprotected = RiskLimits(max_exposure=specialist.limits.max_exposure, stop=None)
+    unprotected = RiskLimits(
+        max_exposure=specialist.limits.max_exposure, long_only=specialist.limits.long_only, stop=None
+    )
     gate = awake_rows(specialist.regime, ground.regime_labels[test], np.zeros((len(bars), 1)))
     gated = Table(bars.time, gate[:, None].astype(np.float64), TARGETS[:1])
     # A baseline holds: the account's protective stop would make it another strategy.
     return Unseen(
-        champion=judge(specialist, ground, test, costs),
-        held=simulate(hold(bars), bars, costs, unprotected),
-        gated=simulate(gated, bars, costs, unprotected),
+        champion=judge(specialist, ground, test, costs, venue),
+        held=simulate(hold(bars), bars, costs, unprotected, venue=venue),
+        gated=simulate(gated, bars, costs, unprotected, venue=venue),
     )
 
 
-def judge(specialist: Specialist, ground: Ground, rows: slice, costs: Costs) -> BacktestResult:
+def judge(
+    specialist: Specialist, ground: Ground, rows: slice, costs: Costs, venue: Venue | None = None
+) -> BacktestResult:
     """Return what a specialist does on some rows, from a flat start on the first of them."""
     bars = ground.bars[rows]
     targets = specialist.fresh().update(bars, ground.features[rows], ground.labels[rows])
-    return simulate(targets, bars, costs, specialist.limits, regimes=ground.regime_labels[rows])
+    labels = ground.regime_labels[rows]
+    return simulate(targets, bars, costs, specialist.limits, venue=venue, regimes=labels)
 
 
 def _check_same(fitness: Fitness, champion: Genome, result: BacktestResult) -> None:
-    # What was evolved must be what is traded. Breakers act on the account only, so they are left out.
-    if fitness.limits.daily_loss is not None or fitness.limits.max_drawdown is not None:
-        return
+    # What was evolved must be what is traded.
     total = fitness.statistics(champion.genes[None, :])[0, :, 0].sum()
     traded = result.curve.column("net_return").sum()
     if not abs(total - traded) <= 1e-9 * (1.0 + abs(traded)):

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from configs.load import Config, ConfigError
 from market.bars import Bars, between, timeframe_ns, timerange_ns
+from market.sources.funding import read_funding, with_funding
 from market.sources.synthetic import SyntheticConfig, synthetic_market
 
 
@@ -21,6 +22,9 @@ class MarketConfig(Config):
     timeframe: str | None = Field(None, description="Length of a bar, for example 1h; by default measured.")
     timerange: str | None = Field(
         None, description="For example 20190101-20240630; either side may be empty."
+    )
+    funding: str | None = Field(
+        None, description="File of funding rates of a perpetual, joined to the bars that settle them."
     )
     repairs: tuple[str, ...] = Field((), description="Named repairs that the file may need.")
     accept: tuple[str, ...] = Field((), description="Named oddities of the file to accept.")
@@ -92,4 +96,7 @@ def select_bars(config: MarketConfig) -> Selection:
             first = int(np.searchsorted(bars.time, chosen.time[0]))
             truth = truth[first : first + len(chosen)]
         bars = chosen
+    if config.funding is not None:
+        bars = with_funding(bars, *read_funding(config.funding))
+        origin += f", funding of {config.funding}"
     return Selection(bars, origin, truth, warnings)

@@ -135,3 +135,47 @@ def test_buckets_that_do_not_start_at_zero_and_rise_are_refused(impact):
 def test_impossible_costs_are_refused(wrong):
     with pytest.raises(ConfigError):
         validate(Costs, wrong, "costs")
+
+
+# Size: the square-root law, the maker's fee, the room of a bar.
+
+
+def test_impact_of_size_is_the_deviation_times_the_root_of_the_share_of_turnover(make_bars):
+    bars = make_bars(200, seed=3)
+    close, volume = bars.column("close"), bars.column("volume")
+    coefficient = Costs(size_impact=1.5).impact_coefficient(bars)
+    t = 150
+    moves = close[t - 24 : t] / close[t - 25 : t - 1] - 1
+    sigma, turnover = np.sqrt(np.mean(moves**2)), np.mean((close * volume)[t - 24 : t])
+    # An order as large as a bar's turnover moves the price by 1.5 deviations.
+    assert coefficient[t] * np.sqrt(turnover) == pytest.approx(1.5 * sigma, rel=1e-12)
+    assert not Costs().impact_coefficient(bars).any()
+
+
+def test_impact_of_size_and_room_know_no_later_bar(make_bars):
+    bars = make_bars(200, seed=3)
+    values = bars.values.copy()
+    values[100:, :4] *= 3.0
+    values[100:, 4] += 1e6
+    altered = Bars(bars.time, values, bars.names, bars.symbol, bars.interval_ns)
+    costs = Costs(size_impact=1.0, participation=0.1)
+    # Row 100 is known before bar 100; the room of a bar is its own volume.
+    assert np.array_equal(costs.impact_coefficient(bars)[:101], costs.impact_coefficient(altered)[:101])
+    assert np.array_equal(costs.room(bars)[:100], costs.room(altered)[:100])
+    assert not np.array_equal(costs.impact_coefficient(bars)[101:], costs.impact_coefficient(altered)[101:])
+
+
+def test_room_is_a_share_of_the_volume_in_whole_lots(make_bars):
+    bars = make_bars(50, seed=1)
+    assert np.isinf(Costs().room(bars)).all()
+    room = Costs(participation=0.025).room(bars)
+    assert room == pytest.approx(0.025 * bars.column("volume"))
+    lots = Costs(participation=0.025).room(bars, 0.01) / 0.01
+    assert np.allclose(lots, np.round(lots), atol=1e-6)
+    assert (lots * 0.01 <= room * (1 + 1e-9)).all()
+
+
+def test_stress_scales_the_makers_fee_and_the_impact_of_size():
+    costs = Costs(maker_fee_bps=2, size_impact=0.5).scaled(3)
+    assert (costs.maker_fee_bps, costs.size_impact) == (6, 1.5)
+    assert Costs().scaled(3).maker_fee_bps is None

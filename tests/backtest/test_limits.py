@@ -14,6 +14,8 @@ from backtest.simulate import simulate
 from configs.load import ConfigError, validate
 from market.bars import Bars
 from market.table import Table
+from tests.reference import account as reference
+from tests.reference import cases
 
 HOUR = 3_600_000_000_000
 DAY = 24 * HOUR
@@ -44,8 +46,8 @@ def held(result):
 
 def test_bounds_are_infinite_where_a_limit_is_off():
     limits = RiskLimits(max_exposure=0.5, stop=None, take=0.3, daily_loss=None, max_drawdown=0.2)
-    assert limits.decision_bounds().tolist() == [0.5, math.inf, 0.3]
-    assert limits.account_bounds().tolist() == [0.5, math.inf, 0.3, math.inf, 0.2]
+    assert limits.bounds().tolist() == [0.5, -0.5, math.inf, 0.3, math.inf, math.inf, 0.2]
+    assert RiskLimits(long_only=True, trail=0.1).bounds().tolist()[1:5] == [0.0, 0.25, math.inf, 0.1]
 
 
 @pytest.mark.parametrize(
@@ -153,11 +155,13 @@ def test_k3_a_drawdown_passes_the_limit_by_no_more_than_a_bar_and_its_costs(seed
 def test_k1_a_limit_that_cannot_be_compared_halts():
     n = 4
     targets = np.tile([1.0, math.inf, math.inf], (n, 1))
-    prices, nothing = np.full((n, 4), 100.0), np.zeros(n)
-    for place in (3, 4):
-        bounds = np.array([1.0, math.inf, math.inf, 0.1, 0.1])
+    prices = np.full((n, 4), 100.0)
+    for place in (5, 6):
+        bounds = np.array([1.0, -1.0, math.inf, math.inf, math.inf, 0.1, 0.1])
         bounds[place] = math.nan
-        curve, trades = np.empty((n, 6)), np.empty((2 * n + 1, 9))
-        arguments = (targets, prices, nothing, nothing, np.ones(n, np.int8), bounds, True, curve, trades)
-        assert kernels.simulate_targets(*arguments) == 0
-        assert (curve[:, 0] == 1).all()
+        case = reference.Scenario(
+            targets, prices, reference.terms_of(prices), bounds, np.array(reference.Venue()), np.zeros((2, 8))
+        )
+        done = cases.run(case, kernels.simulate_targets)
+        assert done.trades == []
+        assert (done.curve[:, 0] == 1).all()

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from backtest.costs import Costs, ImpactBucket
 from backtest.limits import RiskLimits
 from backtest.simulate import NO_REGIME, REASONS, TARGETS, hold, simulate
+from backtest.terms import Terms
+from backtest.venue import Venue
 from market.bars import OHLCV, Bars
 from market.table import DataError, Table
 from tests.reference import account as reference
@@ -53,29 +55,27 @@ def test_simulate_is_the_twin_on_delayed_targets_with_the_costs_of_each_bar(seed
     limits = RiskLimits(max_exposure=0.8, stop=0.04, take=0.06, max_drawdown=0.1917)
     result = simulate(targets, bars, costs, limits, capital=500.0, close_last=close_last)
     late = [[0.0, math.inf, math.inf]] * delay + case.targets.tolist()
+    terms = Terms.of(bars, costs, limits, Venue(), 500.0)
     twin = reference.twin(
         case._replace(
             targets=np.array(late[: len(bars)]),
-            fees=costs.fees(bars),
-            slippage=costs.slippage(bars),
-            new_day=np.zeros(len(bars), np.int8),
-            bounds=np.array([0.8, 0.04, 0.06, math.inf, 0.1917]),
+            terms=terms.bars,
+            bounds=np.array([0.8, -0.8, 0.04, 0.06, math.inf, math.inf, 0.1917]),
+            venue=np.array(reference.Venue(capital=500.0)),
             close_last=close_last,
         )
     )
-    assert result.curve.column("equity") == pytest.approx(500.0 * twin.curve[:, 0], rel=1e-9)
-    assert np.allclose(result.curve.values[:, 1:4], twin.curve[:, 1:4], rtol=1e-9, atol=1e-12)
-    assert np.allclose(result.curve.values[:, 4:], 500.0 * twin.curve[:, 4:], rtol=1e-9, atol=1e-9)
+    assert np.allclose(result.curve.values, twin.curve, rtol=1e-9, atol=1e-9)
     assert len(result.trades) == len(twin.trades)
     for record, one in zip(result.trades, twin.trades, strict=True):
-        at_open = one.reason == reference.SIGNAL
+        at_open = one.reason in (reference.SIGNAL, reference.HALTED)
         assert record["entry_time"] == bars.time[one.entry] - HOUR
         assert record["exit_time"] == bars.time[one.exit] - (HOUR if at_open else 0)
         assert record["bars"] == one.exit - one.entry + (0 if at_open else 1)
         assert (record["side"], record["reason"]) == (one.side, one.reason)
         assert (record["entry_price"], record["exit_price"]) == (one.entry_price, one.exit_price)
-        money = [record["quantity"], record["pnl"], record["costs"]]
-        assert np.allclose(money, 500.0 * np.array([one.quantity, one.pnl, one.costs]), rtol=1e-9, atol=1e-9)
+        for name in ("quantity", "pnl", "fees", "slippage", "funding", "mae", "mfe"):
+            assert record[name] == pytest.approx(getattr(one, name), rel=1e-9, abs=1e-9)
 
 
 # Times.
@@ -116,9 +116,10 @@ def test_b5_capital_times_k_is_money_times_k(seed):
     bars, targets, _ = random_case(seed)
     one = simulate(targets, bars, Costs(), OPEN, capital=1_000.0)
     two = simulate(targets, bars, Costs(), OPEN, capital=4_000.0)
-    assert np.array_equal(two.curve.values[:, [0, 4, 5]], 4 * one.curve.values[:, [0, 4, 5]])
+    money = [0, 4, 5, 6, 7]
+    assert np.array_equal(two.curve.values[:, money], 4 * one.curve.values[:, money])
     assert np.array_equal(two.curve.values[:, 1:4], one.curve.values[:, 1:4])
-    for name in ("quantity", "pnl", "costs"):
+    for name in ("quantity", "pnl", "fees", "slippage"):
         assert np.array_equal(two.trades[name], 4 * one.trades[name])
 
 
@@ -258,7 +259,7 @@ def test_the_record_adds_up():
     equity = result.curve.column("equity")
     assert result.trades["pnl"].sum() == pytest.approx(equity[-1] - 10_000.0, rel=1e-9)
     paid = result.curve.column("fees").sum() + result.curve.column("slippage").sum()
-    assert result.trades["costs"].sum() == pytest.approx(paid, rel=1e-9)
+    assert result.trades["fees"].sum() + result.trades["slippage"].sum() == pytest.approx(paid, rel=1e-9)
     assert 10_000.0 * np.cumprod(1 + result.curve.column("net_return")) == pytest.approx(equity, rel=1e-12)
     assert result.metrics.n_trades == len(result.trades)
     assert result.metrics.total_return == pytest.approx(equity[-1] / 10_000.0 - 1, rel=1e-9)

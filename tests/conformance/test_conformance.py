@@ -17,6 +17,7 @@ import pytest
 from backtest.costs import Costs
 from backtest.limits import RiskLimits
 from backtest.simulate import simulate
+from backtest.venue import Venue
 from compute.seeds import stream
 from configs.load import Config, ConfigError, PluginConfig
 from configs.registry import Registry
@@ -303,7 +304,8 @@ def test_the_population_kernel_trades_like_the_stream(name):
     part, known = bars()[rows], decision_rows(family, scaler(family.signals), features()[rows])
     awake = awake_rows(None, labels().column("label")[rows], known)
     limits = RiskLimits()
-    fitness = Fitness(family, part, known, awake, Costs(), limits, FitnessConfig(folds=2, min_trades=1))
+    settings = FitnessConfig(folds=2, min_trades=1)
+    fitness = Fitness(family, part, known, awake, Costs(), limits, Venue(), settings)
     genes = np.vstack([specialist(name, seed).genome.genes for seed in (3, 4, 5)])
     statistics = fitness.statistics(genes)
     for i, seed in enumerate((3, 4, 5)):

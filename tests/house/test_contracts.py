@@ -42,6 +42,8 @@ PLANTED = {
         ("regimes.kernels", "scipy"),
         ("backtest.kernels", "configs.load"),
         ("ga.kernels", "os"),
+        ("backtest.account", "market.bars"),
+        ("backtest.lanes", "configs.load"),
         ("market.sources.kernels", "pandas"),
     ],
     "ray": [("ga.evaluation", "ray"), ("compute.seeds", "ray")],
@@ -65,6 +67,8 @@ ALLOWED = [
     ("live.feed", "websockets"),
     ("experiments.ledger", "sqlite3"),
     ("backtest.kernels", "market.kernels"),
+    ("backtest.kernels", "backtest.account"),
+    ("backtest.lanes", "numba"),
     ("market.kernels", "numpy"),
     ("market.splits", "market.labels"),
 ]
@@ -81,7 +85,8 @@ def lint(folder: Path) -> tuple[int, str]:
 def build(folder: Path, imports: list[tuple[str, ...]]) -> None:
     """Write a tree of packages that contains these imports."""
     shutil.copy(ROOT / "setup.cfg", folder)
-    lines: dict[str, list[str]] = {"backtest.simulate": [], "specialists.specialist": []}
+    named = ("backtest.simulate", "backtest.account", "backtest.lanes", "specialists.specialist")
+    lines: dict[str, list[str]] = {name: [] for name in named}
     for chain in imports:
         for importer, imported in itertools.pairwise(chain):
             lines.setdefault(importer, []).append(f"import {imported}\n")

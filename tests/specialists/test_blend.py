@@ -155,9 +155,8 @@ def follow(scores, bars=None, **natural):
     rows[:, 0], rows[:, 14], rows[:, 15] = scores, 0.01, 0.02
     prices = np.full((n, 4), 100.0) if bars is None else np.array(bars, dtype=float)
     state, out = np.concatenate([SHADOW, FAMILY.fresh]), np.empty((n, 3))
-    FAMILY.follow(
-        expressed(**natural), rows, prices, np.ones(n, np.int8), np.array([1, OFF, OFF]), state, out
-    )
+    bounds = np.array([1.0, -1.0, OFF, OFF, OFF])
+    FAMILY.follow(expressed(**natural), rows, prices, np.ones(n, np.int8), bounds, state, out)
     return out[:, 0].tolist()
 
 

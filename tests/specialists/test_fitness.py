@@ -1,27 +1,32 @@
 import math
 import pickle
 
+import numba
 import numpy as np
 import pytest
 
 from backtest.costs import Costs
+from backtest.limits import RiskLimits
 from backtest.metrics import sharpe
+from backtest.venue import Venue
 from compute.seeds import stream
 from configs.load import ConfigError
 from specialists.fitness import FEW, Fitness, FitnessConfig, origin_composite
-from specialists.specialist import awake_rows, decision_rows
+from specialists.specialist import Specialist, awake_rows, decision_rows
 from specialists.training import judge
 from tests.specialists.ground import small_config, small_evolved, small_ground
 
+compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="minutes, uncompiled")
 
-def small_fitness(costs=None, **config):
+
+def small_fitness(costs=None, limits=None, venue=None, **config):
     ground, specialist = small_ground(), small_evolved().specialist
     train = ground.split.train
     rows = decision_rows(specialist.family, specialist.scaler, ground.features[train])
     awake = awake_rows(specialist.regime, ground.regime_labels[train], rows)
     settings = FitnessConfig(**{"folds": 4, "min_trades": 5} | config)
-    limits = small_config().limits
-    return Fitness(specialist.family, ground.bars[train], rows, awake, costs or Costs(), limits, settings)
+    rules = costs or Costs(), limits or small_config().limits, venue or Venue()
+    return Fitness(specialist.family, ground.bars[train], rows, awake, *rules, settings)
 
 
 def some_genes(p=32, seed=1):
@@ -39,6 +44,33 @@ def test_the_kernel_earns_what_the_streaming_specialist_earns_in_the_simulator()
     assert statistics[:, 3].sum() == len(result.trades)
     assert np.prod(statistics[:, 4]) == pytest.approx(result.curve.column("equity")[-1] / 10_000, rel=1e-12)
     assert statistics[-1, 5] == pytest.approx(result.metrics.max_drawdown, rel=1e-9)
+
+
+PLACES = {
+    "a perpetual at five times": ({}, {"max_exposure": 3.0}, {"kind": "perpetual", "leverage": 5}),
+    "spot with lots": ({}, {"long_only": True}, {"kind": "spot", "lot": 0.05, "min_notional": 10}),
+    "thin bars": ({"participation": 1e-4, "size_impact": 1.0, "maker_fee_bps": 2}, {}, {}),
+    "a nervous account": ({}, {"trail": 0.03, "daily_loss": 0.01, "max_drawdown": 0.1}, {}),
+}
+
+
+@compiled
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_evolved_is_what_trades_wherever_the_account_is(place):
+    costs, limits, venue = PLACES[place]
+    costs, limits, venue = Costs(**costs), RiskLimits(**limits), Venue(**venue)
+    ground, known = small_ground(), small_evolved().specialist
+    train = ground.split.train
+    specialist = Specialist(
+        known.family, known.genome, known.regime, known.scaler, limits, known.fitted_until
+    )
+    result = judge(specialist, ground, train, costs, venue)
+    statistics = small_fitness(costs, limits, venue).statistics(known.genome.genes[None, :])[0]
+    returns = result.curve.column("net_return")
+    assert np.count_nonzero(returns) > 20
+    assert statistics[:, 0].sum() == pytest.approx(returns.sum(), rel=1e-12)
+    assert statistics[:, 3].sum() == len(result.trades)
+    assert not np.array_equal(returns, judge(known, ground, train, Costs()).curve.column("net_return"))
 
 
 def test_fitness_is_the_mean_of_the_fold_ratios_less_their_standard_error():

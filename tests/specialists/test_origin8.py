@@ -121,7 +121,7 @@ def test_a_stream_holds_as_many_bars_as_the_gene_says_and_stops_inside_the_bar()
     prices[6] = (100.0, 100.0, 97.0, 100.0)
     state, out = np.concatenate([SHADOW, FAMILY.fresh]), np.empty((n, 3))
     genes = expressed(max_hold_time=3 / 14 + 1e-9)
-    FAMILY.follow(genes, rows, prices, np.ones(n, np.int8), np.array([1.0, OFF, OFF]), state, out)
+    FAMILY.follow(genes, rows, prices, np.ones(n, np.int8), np.array([1.0, -1.0, OFF, OFF, OFF]), state, out)
     # Three bars held, a flat close, opened again for bar 5, stopped in bar 6, opened again at once.
     assert (out[:, 0] > 0).tolist() == [True, True, True, False, True, True, True, True, True]
     assert state[1] == 2.0  # bars 7 and 8: the stop began a new position
