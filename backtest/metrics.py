@@ -8,8 +8,12 @@ Rules that hold for every function here:
 * NaN or infinite inputs are refused with :class:`ValueError`: a backtest that made one is wrong.
 * What is not defined (no bars, nothing in the denominator) is **NaN**, never 0 and never infinite. A
   series that never moves has no Sharpe ratio. :meth:`Metrics.to_dict` writes NaN as None.
+* Equity is exact to ``ROUNDING``; a smaller drawdown, loss or deviation is arithmetic and counts as none.
 * Drawdowns, VaR and CVaR are fractions, zero or below.
-* Annual figures use ``bars_per_year``, which is never guessed. Hourly crypto bars: 24 * 365 = 8760.
+* Annual figures use ``bars_per_year``, which is never guessed: ``Bars.bars_per_year`` derives it from the
+  interval and a year of 365 days. Hourly crypto bars: 24 * 365 = 8760.
+
+``docs/metrics.md`` has the formulas in one table, and where other libraries differ.
 """
 
 import math
@@ -17,11 +21,18 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+# The account promises its equity to this fraction. Without the rule a price that comes back to its peak has
+# recovered or not by chance, and growth at a constant rate has a Sharpe ratio of 1e13.
+ROUNDING = 1e-9
+
 
 def total_return(returns: np.ndarray) -> float:
-    """Return the compounded return over all bars, a fraction; 0 for no bars. NaN input: ValueError."""
+    """Return the compounded return over all bars, a fraction; 0 for no bars.
+
+    -1 after ruin; NaN where the growth overflows. NaN input: ValueError.
+    """
     returns = _finite(returns)
-    return float(_equity(returns)[-1] - 1) if returns.size else 0.0
+    return _growth(float(_log_equity(returns)[-1])) if returns.size else 0.0
 
 
 def annual_return(returns: np.ndarray, bars_per_year: float) -> float:
@@ -34,10 +45,7 @@ def annual_return(returns: np.ndarray, bars_per_year: float) -> float:
     _check_year(bars_per_year)
     if returns.size == 0:
         return math.nan
-    try:
-        return (1 + total_return(returns)) ** (bars_per_year / returns.size) - 1
-    except OverflowError:
-        return math.nan
+    return _growth(float(_log_equity(returns)[-1]) * (bars_per_year / returns.size))
 
 
 def annual_volatility(returns: np.ndarray, bars_per_year: float) -> float:
@@ -92,16 +100,18 @@ def omega(returns: np.ndarray) -> float:
     Source: Keating and Shadwick (2002), "A universal performance measure".
     """
     returns = _finite(returns)
-    return _ratio(float(returns[returns > 0].sum()), -float(returns[returns < 0].sum()))
+    return _ratio(_gains(returns), _gains(-returns))
 
 
 def drawdown(returns: np.ndarray) -> np.ndarray:
     """Return the drawdown at the close of each bar, float64 (n,): equity over its peak so far, minus 1.
 
-    The starting capital counts as a peak. Fractions in [-1, 0]. NaN input: ValueError.
+    The starting capital counts as a peak. Fractions in [-1, 0]; a close within ``ROUNDING`` of the peak
+    has reached it. NaN input: ValueError.
     """
-    equity = _equity(_finite(returns))
-    return equity / np.maximum.accumulate(np.maximum(equity, 1.0)) - 1
+    equity = _log_equity(_finite(returns))
+    depth = np.expm1(equity - np.maximum.accumulate(np.maximum(equity, 0.0)))
+    return np.where(depth < -ROUNDING, depth, 0.0)
 
 
 def max_drawdown(returns: np.ndarray) -> float:
@@ -113,11 +123,9 @@ def max_drawdown(returns: np.ndarray) -> float:
 def drawdown_duration(returns: np.ndarray) -> int:
     """Return the longest run of bars whose close lies below an earlier peak, bars.
 
-    A drawdown that has not recovered counts to the end. NaN input: ValueError.
+    A drawdown that has not recovered counts to the end; 0 for no bars. NaN input: ValueError.
     """
-    below = drawdown(returns) < 0
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], below, [False])).astype(np.int8)))
-    return int((edges[1::2] - edges[::2]).max()) if edges.size else 0
+    return _longest_run(drawdown(returns) < 0)
 
 
 def ulcer(returns: np.ndarray) -> float:
@@ -183,9 +191,11 @@ def hit_rate(trade_pnl: np.ndarray) -> float:
 def profit_factor(trade_pnl: np.ndarray) -> float:
     """Return the sum of the profits over the sum of the losses of trades, net of costs.
 
-    NaN without a losing trade. NaN input: ValueError.
+    Of amounts of money, so that a large trade weighs more than a small one. NaN without a losing trade.
+    NaN input: ValueError.
     """
-    return omega(trade_pnl)
+    pnl = _finite(trade_pnl)
+    return _ratio(_gains(pnl), _gains(-pnl), least=0.0)  # money: equity's rounding is not its unit
 
 
 def expectancy(trade_pnl: np.ndarray) -> float:
@@ -194,6 +204,23 @@ def expectancy(trade_pnl: np.ndarray) -> float:
     NaN without trades. NaN input: ValueError.
     """
     return _mean(_finite(trade_pnl))
+
+
+def worst_trade(trade_pnl: np.ndarray) -> float:
+    """Return the smallest net profit of a trade, in the unit it is given in; a loss is negative.
+
+    NaN without trades. NaN input: ValueError.
+    """
+    pnl = _finite(trade_pnl)
+    return float(pnl.min()) if pnl.size else math.nan
+
+
+def losing_streak(trade_pnl: np.ndarray) -> int:
+    """Return the longest run of losing trades, one after the other in the order given.
+
+    A trade without profit or loss ends it. 0 without trades. NaN input: ValueError.
+    """
+    return _longest_run(_finite(trade_pnl) < 0)
 
 
 def annual_turnover(turnover: np.ndarray, bars_per_year: float) -> float:
@@ -212,9 +239,25 @@ def time_in_market(exposure: np.ndarray) -> float:
 
     NaN for no bars. NaN input: ValueError.
     """
-    exposure = _finite(exposure, ndim=(1, 2))
-    held = exposure != 0
-    return float(np.mean(held if held.ndim == 1 else held.any(axis=1))) if len(held) else math.nan
+    return _mean((_by_asset(exposure) != 0).any(axis=1))
+
+
+def gross_exposure(exposure: np.ndarray) -> float:
+    """Return the mean over the bars of the sum of absolute exposures, a fraction of equity >= 0.
+
+    float64 (n,) or (n, a) in. A position of full size in every bar gives 1, leverage more. NaN for no
+    bars. NaN input: ValueError.
+    """
+    return _mean(np.abs(_by_asset(exposure)).sum(axis=1))
+
+
+def net_exposure(exposure: np.ndarray) -> float:
+    """Return the mean over the bars of the sum of signed exposures, a fraction of equity.
+
+    float64 (n,) or (n, a) in. Near 0 the account leans neither way, however large its positions. NaN for
+    no bars. NaN input: ValueError.
+    """
+    return _mean(_by_asset(exposure).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -229,38 +272,70 @@ class Metrics:
         Fraction, ddof 1.
     sharpe, sortino, calmar : float
         Annual ratios, risk-free rate and target 0.
-    max_drawdown, var_95, cvar_95 : float
-        Fractions <= 0; VaR and CVaR are of one bar.
+    omega : float
+        Gains over losses of the bars.
+    max_drawdown : float
+        Fraction <= 0 of the peak.
+    drawdown_duration : int
+        Longest time below a peak, bars.
+    ulcer : float
+        Root mean square of the drawdowns, fraction >= 0.
+    var_95, cvar_95 : float
+        Fractions <= 0 of one bar.
+    tail_ratio : float
+        Size of the 95 % quantile over the size of the 5 % quantile of the bars.
+    n_trades : int
+        Closed trades.
     hit_rate : float
         Fraction of trades with a profit.
     profit_factor : float
         Profits over losses of the trades.
-    n_trades : int
-        Closed trades.
+    expectancy, worst_trade : float
+        Mean and smallest net profit of a trade, in the unit of the profits.
+    losing_streak : int
+        Longest run of losing trades.
     turnover : float
         Value traded per year over equity.
     time_in_market : float
         Fraction of bars with exposure.
+    gross_exposure, net_exposure : float
+        Mean over the bars, absolute and signed, fractions of equity.
     n_bars : int
         Length of the series.
     bars_per_year : float
         The year behind every annual figure.
     """
 
+    # growth
     total_return: float
     annual_return: float
     annual_volatility: float
+    # reward for risk
     sharpe: float
     sortino: float
     calmar: float
+    omega: float
+    # drawdowns
     max_drawdown: float
+    drawdown_duration: int
+    ulcer: float
+    # tails of one bar
     var_95: float
     cvar_95: float
+    tail_ratio: float
+    # trades
+    n_trades: int
     hit_rate: float
     profit_factor: float
-    n_trades: int
+    expectancy: float
+    worst_trade: float
+    losing_streak: int
+    # activity
     turnover: float
     time_in_market: float
+    gross_exposure: float
+    net_exposure: float
+    # clock
     n_bars: int
     bars_per_year: float
 
@@ -308,21 +383,39 @@ def measure(
         sharpe=sharpe(returns, bars_per_year),
         sortino=sortino(returns, bars_per_year),
         calmar=calmar(returns, bars_per_year),
+        omega=omega(returns),
         max_drawdown=max_drawdown(returns),
+        drawdown_duration=drawdown_duration(returns),
+        ulcer=ulcer(returns),
         var_95=var_95(returns),
         cvar_95=cvar_95(returns),
+        tail_ratio=tail_ratio(returns),
+        n_trades=len(trade_pnl),
         hit_rate=hit_rate(trade_pnl),
         profit_factor=profit_factor(trade_pnl),
-        n_trades=len(trade_pnl),
+        expectancy=expectancy(trade_pnl),
+        worst_trade=worst_trade(trade_pnl),
+        losing_streak=losing_streak(trade_pnl),
         turnover=annual_turnover(turnover, bars_per_year),
         time_in_market=time_in_market(exposure),
+        gross_exposure=gross_exposure(exposure),
+        net_exposure=net_exposure(exposure),
         n_bars=len(returns),
         bars_per_year=float(bars_per_year),
     )
 
 
-def _equity(returns: np.ndarray) -> np.ndarray:
-    return np.cumprod(np.maximum(1 + returns, 0.0))  # starting from 1; ruin is final
+def _log_equity(returns: np.ndarray) -> np.ndarray:
+    # Starting from 0. Logs neither overflow nor forget what little is left; ruin is minus infinity, for good.
+    with np.errstate(divide="ignore"):
+        return np.cumsum(np.log1p(np.maximum(returns, -1.0)))
+
+
+def _growth(log_equity: float) -> float:
+    try:
+        return math.expm1(log_equity)
+    except OverflowError:
+        return math.nan
 
 
 def _mean(values: np.ndarray) -> float:
@@ -332,12 +425,28 @@ def _mean(values: np.ndarray) -> float:
 def _deviation(returns: np.ndarray) -> float:
     if returns.size < 2:
         return math.nan
-    # Decided exactly: the deviation of equal floats is rounding noise, and would make a huge ratio.
-    return 0.0 if returns.min() == returns.max() else float(returns.std(ddof=1))
+    high, low = float(returns.max()), float(returns.min())
+    # A return is a quotient less 1, so its rounding is that of the quotient.
+    return float(returns.std(ddof=1)) if high - low > ROUNDING * (1 + abs(high)) else 0.0
 
 
-def _ratio(above: float, below: float) -> float:
-    return above / below if below else math.nan
+def _gains(values: np.ndarray) -> float:
+    return float(values[values > 0].sum())
+
+
+def _ratio(above: float, below: float, least: float = ROUNDING) -> float:
+    ratio = above / below if below > least else math.nan
+    return ratio if math.isfinite(ratio) else math.nan
+
+
+def _longest_run(chosen: np.ndarray) -> int:
+    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
+    return int((edges[1::2] - edges[::2]).max()) if edges.size else 0
+
+
+def _by_asset(exposure: np.ndarray) -> np.ndarray:
+    exposure = _finite(exposure, ndim=(1, 2))
+    return exposure[:, None] if exposure.ndim == 1 else exposure
 
 
 def _finite(values: np.ndarray, ndim: tuple[int, ...] = (1,)) -> np.ndarray:
