@@ -30,6 +30,8 @@ from specialists.training import (
 from specialists.watching import GenerationTable, TrialBook
 
 LEDGER = "ledger.sqlite"
+STRESS_PATHS = 2_000
+STRESS_DAYS = 7  # mean block of the bootstrap: long enough to keep the clusters of volatility together
 
 
 class WorkersConfig(Config):
@@ -45,6 +47,10 @@ class EvolveConfig(SpecialistConfig):
     market: MarketConfig = MarketConfig()
     workers: WorkersConfig = WorkersConfig()
     runs: str = Field("experiments/runs", description="Folder of runs; the trial ledger lies beside it.")
+    tearsheet: bool = Field(
+        False,
+        description="Whether to write the champion's tear sheet and stress tests as well; some seconds.",
+    )
 
 
 def evolve_run(config: EvolveConfig, console: Console) -> Path:
@@ -92,7 +98,7 @@ def evolve_run(config: EvolveConfig, console: Console) -> Path:
     test = ground.bars.time[ground.split.test]
     subject = evolved.specialist.fingerprint()
     looks = ledger.record_opening(whole, run.id, int(test[0]), int(test[-1]), subject)
-    unseen = open_test(ground, evolved.specialist, config.costs)
+    unseen = open_test(ground, evolved.specialist, config.costs, config.venue)
     evidence = report.weigh(evolved, unseen, ledger.summary(whole), looks)
     judged = report.criteria(unseen, evidence)
     found = report.summary(
@@ -173,12 +179,48 @@ def _keep(
     }
     with run.writing("plots/equity.png") as draft:
         equity_and_drawdown(results, draft, f"{title}: out of sample, after costs")
+    if config.tearsheet:
+        _write_tearsheet(run, config, ground, evolved, unseen, names)
+        pictures["tearsheet/tearsheet.html"] = "Tear sheet of the test rows, with stress tests"
     run.write_json("report.json", found)
     run.write_bytes("report.md", report.markdown(found, title, pictures).encode())
     space = evolved.specialist.family.space
     hall = [{"fitness": one.fitness, "genes": space.values(one.genes)} for one in evolved.hall_of_fame]
     run.write_json("checkpoints/hall_of_fame.json", hall)
     _write_manifest(run, config, ground, found["data"]["fingerprint"])  # it now knows how long the run took
+
+
+def _write_tearsheet(
+    run: Run, config: EvolveConfig, ground: Ground, evolved: Evolved, unseen: Unseen, names: dict[int, str]
+) -> None:
+    from backtest.stress import stress
+    from backtest.tearsheet import write_tearsheet
+
+    test = ground.split.test
+    bars, labels = ground.bars[test], ground.regime_labels[test]
+    targets = evolved.specialist.fresh().update(bars, ground.features[test], ground.labels[test])
+    stressed = stress(
+        targets,
+        bars,
+        config.costs,
+        config.limits,
+        seed=config.seed,
+        n_paths=STRESS_PATHS,
+        mean_block=STRESS_DAYS * 86_400e9 / bars.interval_ns,
+        venue=config.venue,
+        regimes=labels,
+    )
+    write_tearsheet(
+        unseen.champion,
+        run.folder / "tearsheet",
+        title=f"{config.regime} specialist, {bars.label}",
+        sample="out-of-sample",
+        bars=bars,
+        labels=labels,
+        regime_names=names,
+        benchmarks={"buy and hold": unseen.held, "hold in regime": unseen.gated},
+        stress=stressed,
+    )
 
 
 def _rows(ground: Ground) -> dict[str, list[int]]:

@@ -204,7 +204,11 @@ def markdown(found: Mapping[str, Any], title: str, pictures: Mapping[str, str]) 
         "",
         "## Pictures",
         "",
-        *(f"![{caption}]({path})\n" for path, caption in pictures.items()),
+        # Pages are linked, pictures are shown.
+        *(
+            f"{'' if path.endswith('.html') else '!'}[{caption}]({path})\n"
+            for path, caption in pictures.items()
+        ),
         "## Assumptions",
         "",
         *(f"- {assumption}" for assumption in found["assumptions"]),

@@ -56,6 +56,21 @@ def test_a_run_ends_with_a_verdict_and_keeps_everything_it_claims(small_run):
     assert specialist.genes_by_name() == report["champion"]["genes"]
 
 
+def test_a_tear_sheet_is_written_on_request_and_linked_from_the_report(small_run):
+    folder, _ = small_run(
+        "--set", "tearsheet=true", "--set", "venue.kind=perpetual", "--set", "venue.lot=0.001"
+    )
+    page = (folder / "tearsheet" / "tearsheet.html").read_text(encoding="utf-8")
+    assert "out-of-sample" in page.lower()
+    assert "Perpetual: funding" in page
+    assert "2020-03-12" in page  # the crises it does not cover are named as well
+    assert (
+        "[Tear sheet of the test rows, with stress tests](tearsheet/tearsheet.html)"
+        in (folder / "report.md").read_text()
+    )
+    assert "Perpetual" in (folder / "report.md").read_text()
+
+
 def test_json_is_all_that_reaches_standard_output(small_run):
     _, printed = small_run("--json", "--regime", "ranging")
     report = json.loads(printed.out)
@@ -128,6 +143,9 @@ def test_a_search_that_is_broken_off_still_counts(small_run, monkeypatch, tmp_pa
         (["--symbol", "BTC/USDT"], "name the file with --bars"),
         (["--set", "detector.name=hnm"], "no detector named 'hnm'; did you mean hmm?"),
         (["--set", "costs.delay_bars=1"], "costs.delay_bars is 1"),
+        (["--set", "venue.kind=spot"], "cannot go short; set limits.long_only to true"),
+        (["--set", "limits.max_exposure=3", "--set", "venue.kind=perpetual"], "with leverage 1; it must not"),
+        (["--set", "market.funding=nowhere.csv"], "nowhere.csv: no such file"),
         (["--config", "evolv.yaml"], "evolv.yaml: no such config file; did you mean evolve.yaml?"),
     ],
 )

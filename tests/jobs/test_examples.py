@@ -4,8 +4,10 @@ import sys
 
 import pytest
 
+NAMES = ["simulate_a_rule", "simulate_and_report", "stress_a_rule", "evolve_a_specialist"]
 
-@pytest.mark.parametrize("name", ["simulate_a_rule", "evolve_a_specialist"])
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_example_runs_as_it_stands(root, name, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run(
@@ -19,4 +21,10 @@ def test_an_example_runs_as_it_stands(root, name, tmp_path):
 
 def test_every_example_is_run(root):
     names = {path.stem for path in (root / "examples").glob("*.py")}
-    assert names == {"simulate_a_rule", "evolve_a_specialist"}
+    assert names == set(NAMES)
+
+
+def test_the_rule_of_the_readme_is_the_example_that_runs(root):
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("```python\n")[1].split("```")[0].split("\n\n", 1)[1]
+    assert shown in (root / "examples" / "simulate_a_rule.py").read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The chapters of a tear sheet, and the page they stand on."""
