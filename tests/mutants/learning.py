@@ -1,0 +1,159 @@
+"""Bugs in what learns: features, scaling, regimes, the search, and the workers and seeds beneath them."""
+
+from tests.mutants.mutant import Mutant
+
+DETECTORS = "tests/regimes/test_detectors.py"
+EVALUATION = "tests/ga/test_evaluation.py"
+EVOLUTION = "tests/ga/test_evolution.py"
+FEATURES = "tests/market/test_features_laws.py"
+TRAINING = "tests/specialists/test_training.py"
+
+LEARNING = (
+    Mutant(
+        "scaler-fitted-on-all-rows",
+        "scaler fit on all",
+        "specialists/training.py",
+        "scaler = Scaler.fit(features.select(family.signals))",
+        "scaler = Scaler.fit(ground.features.select(family.signals))",
+        (f"{TRAINING}::test_everything_fitted_says_until_when_and_the_test_begins_after_an_embargo",),
+    ),
+    Mutant(
+        "detector-fitted-on-all-rows",
+        "L6",
+        "specialists/training.py",
+        "detector.fit(features[split.train])",
+        "detector.fit(features[split.train.start :])",
+        (f"{TRAINING}::test_everything_fitted_says_until_when_and_the_test_begins_after_an_embargo",),
+    ),
+    Mutant(
+        "champion-that-has-seen-the-test-rows",
+        "L6",
+        "specialists/training.py",
+        "if specialist.fitted_until > opened:",
+        "if specialist.fitted_until > bars.time[-1]:",
+        (f"{TRAINING}::test_a_champion_that_has_seen_the_test_rows_is_refused",),
+    ),
+    Mutant(
+        "hmm-smoothed",
+        "HMM smoothed",
+        "regimes/hmm.py",
+        "        forward_filter(log_likelihood[first:], self.transition, self._belief, hidden[first:])\n",
+        "        forward_filter(log_likelihood[first:], self.transition, self._belief, hidden[first:])\n"
+        "        from regimes.hindsight import backward_smoother\n"
+        "        backward_smoother(hidden[first:].copy(), self.transition, hidden[first:])\n",
+        (f"{DETECTORS}::test_altering_the_future_changes_nothing_before_it[reversed-hmm]",),
+    ),
+    Mutant(
+        "hmm-forgets-its-belief-between-chunks",
+        "L4",
+        "regimes/hmm.py",
+        "self.transition, self._belief, hidden[first:])",
+        "self.transition, self.stationary.copy(), hidden[first:])",
+        (f"{DETECTORS}::test_cutting_the_input_anywhere_changes_no_bit[hmm]",),
+    ),
+    Mutant(
+        "refit-judged-a-bar-early",
+        "refit one bar early",
+        "regimes/detector.py",
+        "if detector.fitted_until >= time:",
+        "if detector.fitted_until > time:",
+        (f"{DETECTORS}::test_parameters_from_all_rows_are_refused_out_of_sample[hmm]",),
+    ),
+    Mutant(
+        "path-decides-by-the-row-after",
+        "L1",
+        "regimes/path.py",
+        "dwell(probabilities.values, config",
+        "dwell(np.roll(probabilities.values, -1, axis=0), config",
+        ("tests/regimes/test_path.py::test_a_path_by_hand",),
+    ),
+    Mutant(
+        "warm-up-shorter-than-the-memory",
+        "warm-up shorter than memory",
+        "market/features/feature.py",
+        "FORGOTTEN = 1e-8",
+        "FORGOTTEN = 1e-3",
+        (f"{FEATURES}::test_where_the_stream_begins_no_longer_matters_after_the_warmup",),
+    ),
+    Mutant(
+        "feature-of-the-next-bar",
+        "L1",
+        "market/features/volatility.py",
+        "out[t - first] = part[t] / whole[t]",
+        "out[t - first] = part[min(t + 1, part.size - 1)] / whole[t]",
+        (f"{FEATURES}::test_another_market_afterwards_changes_no_row_before_it",),
+    ),
+    Mutant(
+        "awake-outside-the-regime",
+        "L7",
+        "specialists/specialist.py",
+        "mine = labels >= 0 if regime is None else labels == int(regime)",
+        "mine = labels >= 0",
+        (
+            "tests/specialists/test_specialist.py"
+            "::test_a_specialist_wants_nothing_outside_its_regime_and_trades_inside_it",
+        ),
+    ),
+    Mutant(
+        "seed-that-knows-the-workers",
+        "worker-dependent seed",
+        "specialists/training.py",
+        'stream(config.seed, "ga")',
+        'stream(config.seed, "ga", workers.n_workers)',
+        (f"{TRAINING}::test_the_same_seed_gives_the_same_bytes_with_one_thread_or_two",),
+    ),
+    Mutant(
+        "chunks-that-know-the-workers",
+        "worker-dependent seed",
+        "ga/evaluation.py",
+        "        new = genes[list(rows.values())]\n",
+        "        new = genes[list(rows.values())]\n"
+        "        self._chunk_size = max(1, len(new) // self._mapper.n_workers)\n",
+        (f"{EVALUATION}::test_chunks_do_not_depend_on_the_number_of_workers",),
+    ),
+    Mutant(
+        "streams-that-share-their-numbers",
+        "B11",
+        "compute/seeds.py",
+        "np.random.SeedSequence(seed, spawn_key=key.tolist())",
+        "np.random.SeedSequence(seed)",
+        (
+            "tests/compute/test_seeds.py::test_neither_order_nor_use_of_other_streams_matters",
+            "tests/compute/test_seeds.py::test_streams_are_independent",
+        ),
+    ),
+    Mutant(
+        "answers-as-they-complete",
+        "B11",
+        "compute/workers.py",
+        "        return list(self._pool.map(function, items))\n",
+        "        from concurrent.futures import as_completed\n"
+        "        waiting = [self._pool.submit(function, item) for item in items]\n"
+        "        return [one.result() for one in as_completed(waiting)]\n",
+        ("tests/compute/test_workers.py::test_results_keep_the_order_of_the_items",),
+    ),
+    Mutant(
+        "sums-in-any-order",
+        "B11",
+        "compute/kernels.py",
+        '"fastmath": False',
+        '"fastmath": True',
+        ("tests/compute/test_kernels.py::test_sums_are_not_reordered",),
+    ),
+    Mutant(
+        "kernels-of-yesterday",
+        "B11",
+        "compute/kernels.py",
+        'digest.update(path.read_bytes() if path.exists() else b"")',
+        'digest.update(b"")',
+        ("tests/compute/test_kernels.py::test_the_folder_is_named_by_the_sources",),
+    ),
+    Mutant(
+        "evaluated-genomes-asked-for-again",
+        "generation repeated",
+        "ga/evolution.py",
+        "        self._seen.update(self._brood.keys)\n",
+        "        self._seen = set(self._brood.keys)\n",
+        (f"{EVOLUTION}::test_evaluated_genomes_are_not_asked_for_again",),
+    ),
+)
