@@ -334,9 +334,9 @@ def population(
                             answer, held, stop, take, largest, smallest, account_stop, account_take
                         )
                         exposure = exposure if account[EQUITY] > ruin else 0.0
+                        lower(state, MEMORY * LANES + lane, LANES, answer[3])
                         lower(state, lane, LANES, account)
                         lower(state, STOP * LANES + lane, LANES, (stop, take, exposure))
-                        lower(state, MEMORY * LANES + lane, LANES, answer[3])
                         _remember(state, extras + lane, extra, room, margin, breakers)
                 else:
                     for lane in range(LANES):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import kernel_floor, kernel_scaling, population_kernel, reference_family
+from benchmarks import kernel_floor, kernel_options, kernel_scaling, population_kernel, reference_family
 from benchmarks.measuring import Case, random_walk, unlike_the_stream
 
 compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="a benchmark of compiled code")
@@ -185,3 +185,14 @@ def test_the_peak_of_a_process_grows_with_what_it_holds():
     before = kernel_scaling.peak_mb()
     held = np.ones(int(before * 1e6 / 8))  # as much again
     assert kernel_scaling.peak_mb() > before + held.nbytes * 0.5e-6
+
+
+def test_every_option_of_an_account_is_measured_and_makes_a_difference(capsys):
+    kernel_options.main(["--bars", "2000", "--genomes", "64", "--runs", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    names = [name for name, *_ in kernel_options.SETTINGS]
+    growth = {
+        name: next(float(line.split()[-1]) for line in lines if line.startswith(name)) for name in names
+    }
+    assert len(set(growth.values())) > 5
+    assert growth["perpetual: funding, margin"] != growth["none"]
