@@ -4,8 +4,8 @@ Run from the root of the repository::
 
     python -m benchmarks.kernel_options [--bars 60000] [--genomes 256] [--runs 9]
 
-The default family (24 genes, seeded noise for signals) trades seeded random-walk bars under settings as a user
-would write them; each choice of options is compiled by itself, which takes a second or two the first time.
+The default family (24 genes, seeded noise for signals) trades seeded random-walk bars under settings as a
+user would write them. Each choice of options is compiled by itself: a second or two, the first time.
 """
 
 import argparse
