@@ -63,7 +63,7 @@ class Detector(Protocol):
 
 
 #: Every detector, by the name used in YAML.
-DETECTORS: Registry[Detector] = Registry("detector", "regimes", modules=("volatility", "hmm"))
+DETECTORS: Registry[Detector] = Registry("detector", "regimes", modules=("volatility", "hmm", "markov_ar"))
 
 
 def name_states(volatility: Sequence[float], direction: Sequence[float]) -> np.ndarray:
