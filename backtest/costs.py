@@ -131,7 +131,12 @@ class Costs(Config):
         if self.participation is None:
             return np.full(len(bars), math.inf)
         room = self.participation * bars.column("volume")
-        return np.floor(room / lot + SAME_STEP) * lot if lot > 0 else room
+        return whole_lots(room, lot)
+
+
+def whole_lots(quantity: np.ndarray | float, lot: float) -> np.ndarray | float:
+    """Return quantities rounded down to the grid of a lot; 0 is no grid, infinite stays."""
+    return np.floor(quantity / lot + SAME_STEP) * lot if lot > 0 else quantity
 
 
 def _trailing_mean(values: np.ndarray) -> np.ndarray:

@@ -518,7 +518,7 @@ def simulate_targets(targets, prices, terms, bounds, venue, tiers, close_last, c
     account_stop = min(bounds[2], trail)
     maintenance = lift(tiers, 0, 1, _LIKE_TIERS)
     count, cause, called = 0, SIGNAL, False
-    equity, quantity, goal, held, age, stop, take, pending = capital, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    equity, quantity, goal, held, stop, take, pending = capital, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     posted, peak, day_equity, halt = 0.0, capital, capital, 0.0
     trade = np.zeros(13)
     for t in range(n):
@@ -527,7 +527,7 @@ def simulate_targets(targets, prices, terms, bounds, venue, tiers, close_last, c
         gap = price - prices[t - 1, 3] if t > 0 else 0.0
         before, was = equity, quantity
         # Open: what was decided at the last close.
-        held, age, stop, take, changed = renew(held, age, stop, take, pending, price)
+        held, _, stop, take, changed = renew(held, 0.0, stop, take, pending, price)
         called = called and not changed
         if halt >= 1.0:
             cause = HALTED
@@ -639,7 +639,6 @@ def simulate_targets(targets, prices, terms, bounds, venue, tiers, close_last, c
         curve[t, 6] = funding
         curve[t, 7] = quantity
         # Decision: what waits for the next open; limits that were broken keep the account out of it.
-        age = age + 1.0 if held != 0.0 else 0.0
         peak = equity if equity > peak else peak
         halt = halted_at_close(halt, equity, peak, day_equity, daily_loss, max_drawdown, ruin)
         answer = (targets[t, 0], targets[t, 1], targets[t, 2], 0.0)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest import kernels
-from backtest.account import SAME_STEP
-from backtest.costs import Costs
+from backtest.costs import BPS, Costs, whole_lots
 from backtest.limits import RiskLimits
 from backtest.venue import Venue
 from configs.load import ConfigError
@@ -65,7 +64,7 @@ class Terms:
         table = np.empty((len(bars), kernels.N_TERMS))
         table[:, kernels.FEE] = fees
         table[:, kernels.RATE] = fees + costs.slippage(bars)
-        table[:, kernels.MAKER] = -1.0 if costs.maker_fee_bps is None else costs.maker_fee_bps * 1e-4
+        table[:, kernels.MAKER] = -1.0 if costs.maker_fee_bps is None else costs.maker_fee_bps * BPS
         table[:, kernels.IMPACT] = costs.impact_coefficient(bars)
         table[:, kernels.ROOM] = costs.room(bars, venue.lot)
         table[:, kernels.FUNDING_INSIDE : kernels.FUNDING_CLOSE + 1] = venue.funding(bars)
@@ -83,9 +82,7 @@ class Terms:
             "room": costs.participation is not None,
             "breakers": limits.daily_loss is not None or limits.max_drawdown is not None,
         }
-        largest = np.inf if venue.max_quantity is None else venue.max_quantity
-        if venue.lot > 0 and venue.max_quantity is not None:
-            largest = np.floor(largest / venue.lot + SAME_STEP) * venue.lot
+        largest = np.inf if venue.max_quantity is None else whole_lots(venue.max_quantity, venue.lot)
         leverage = venue.leverage if venue.margined else 0.0
         return cls(
             bars=table,

@@ -9,10 +9,8 @@ from pydantic import Field, model_validator
 from backtest.kernels import N_TIERS
 from configs.load import Config
 from market.bars import Bars
-from market.sources.funding import FUNDING, FUNDING_INSIDE
+from market.sources.funding import FUNDING, FUNDING_INSIDE, NS_PER_HOUR
 from market.table import DataError
-
-NS_PER_HOUR = 3_600_000_000_000
 
 MARK_HIGH, MARK_LOW = "mark_high", "mark_low"  # columns that bars may carry beside prices and volume
 

@@ -16,7 +16,7 @@ from configs.load import did_you_mean
 from configs.registry import Registry
 from market.saved import read_saved, write_saved
 from market.table import DataError, Table, utc
-from regimes.regime import Regime, RegimeProbabilities
+from regimes.regime import REGIME_NAMES, Regime, RegimeProbabilities
 
 FORMAT = 1
 FILE = "detector.json"
@@ -64,6 +64,14 @@ class Detector(Protocol):
 
 #: Every detector, by the name used in YAML.
 DETECTORS: Registry[Detector] = Registry("detector", "regimes", modules=("volatility", "hmm", "markov_ar"))
+
+
+def by_regime(hidden: np.ndarray, regime: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return float64 (n, 3): hidden states (n, k) summed by the regime of each, int (k,)."""
+    out = np.zeros((len(hidden), len(REGIME_NAMES)))
+    for state, name in enumerate(regime):
+        out[:, name] += hidden[:, state]
+    return out
 
 
 def name_states(volatility: Sequence[float], direction: Sequence[float]) -> np.ndarray:

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from compute.seeds import stream
 from configs.load import Config, validate
 from market.table import DataError, Table
-from regimes.detector import DETECTORS, name_states, require_fitted, save_detector, saved_detector
+from regimes.detector import DETECTORS, by_regime, name_states, require_fitted, save_detector, saved_detector
 from regimes.kernels import forward_filter, gaussian_log_density, whiten
 from regimes.observations import Observer
 from regimes.regime import REGIME_NAMES, RegimeProbabilities
@@ -242,10 +242,7 @@ class HmmDetector:
 
     def by_regime(self, hidden: np.ndarray) -> np.ndarray:
         """Return float64 (n, 3): probabilities of hidden states (n, k) summed by the states' names."""
-        out = np.zeros((len(hidden), len(REGIME_NAMES)))
-        for state, regime in enumerate(self.regime):
-            out[:, regime] += hidden[:, state]
-        return out
+        return by_regime(hidden, self.regime)
 
     def save(self, folder: Path) -> None:
         """Write the fitted detector into a folder, as JSON."""

@@ -5,8 +5,6 @@ with their joint density, where other detectors read a window's average of them:
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +13,14 @@ from pydantic import Field
 
 from configs.load import Config, validate
 from market.table import DataError, Table
-from regimes.detector import DETECTORS, require_fitted, save_detector, saved_detector, select_columns
+from regimes.detector import (
+    DETECTORS,
+    by_regime,
+    require_fitted,
+    save_detector,
+    saved_detector,
+    select_columns,
+)
 from regimes.range_kernels import (
     ECHO,
     HALF_DOF,
@@ -141,7 +146,9 @@ class MarkovArDetector:
             config.n_iterations,
             config.tolerance,
         )
-        with _one_thread():
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):  # BLAS splits sums by threads, and a fit must not depend on their number
             law, self.summary = estimate(bars, series, rows.time, effort, PLACE)
         self._set(law)
         self.fitted_until = int(features.time[-1])
@@ -195,9 +202,7 @@ class MarkovArDetector:
                 bars[first:], series[first:], features.time[first:], self._memory
             )
             likelihood[first:] = journal[:, LIKELIHOOD]
-            out[first:] = 0.0
-            for state, regime in enumerate(STATE_REGIME):
-                out[first:, regime] += hidden[:, state]
+            out[first:] = by_regime(hidden, STATE_REGIME)
         return RegimeProbabilities(features.time, out, REGIME_NAMES), likelihood
 
     def save(self, folder: Path) -> None:
@@ -239,12 +244,3 @@ def _check(law: SwitchingLaw, path: Path) -> None:
             f"{path}: parameters.emission is {emission.tolist()}; volatilities must be positive, shock + "
             f"memory below 1, half the degrees of freedom above 1"
         )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # BLAS splits sums by threads, and a fit must not depend on their number.
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        yield

@@ -298,8 +298,8 @@ PLANTED = {
         "stop = price - side * price * stop if changed & (held == 0.0) else stop",
     ),
     "levels from the last close": (
-        "\n        held, age, stop, take, changed = renew(held, age, stop, take, pending, price)",
-        "\n        held, age, stop, take, changed = renew(held, age, stop, take, pending, price - gap)",
+        "\n        held, _, stop, take, changed = renew(held, 0.0, stop, take, pending, price)",
+        "\n        held, _, stop, take, changed = renew(held, 0.0, stop, take, pending, price - gap)",
     ),
     "levels renewed while nothing changed": (
         "stop = stop_distance if changed else stop",
