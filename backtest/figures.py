@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from backtest.breakdown import Spell, TradeGroup, rolling_moments, trade_returns
-from backtest.sheet.page import printable, significant
 from backtest.simulate import BacktestResult
+from experiments.page import printable, significant
 from market.bars import Bars
 
 LINES = ("#1b6ca8", "#8d99ae", "#e9a03b", "#2a9d8f", "#d1495b")

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from backtest.breakdown import drawdown_spells, trade_groups
-from backtest.sheet import activity, opening, page, performance, results, stress_tests
+from backtest.sheet import activity, opening, performance, results, stress_tests
 from backtest.sheet.subject import STRATEGY, Subject
 from backtest.simulate import BacktestResult
 from backtest.stress_report import StressReport
+from experiments import page
 from market.bars import Bars
 from market.table import DataError, same_rows
 

@@ -34,11 +34,14 @@ class Detector(Protocol):
         rows are answered too, with what the training rows taught in place of the missing past.
     fitted_until : int or None
         Time of the last row that influenced the parameters, nanoseconds UTC; None before ``fit``.
+    chain : float64 (k, k)
+        ``chain[i, j]`` = P(regime j at the next bar | regime i at this one), learned from the training rows.
     """
 
     columns: tuple[str, ...]
     warmup: int
     fitted_until: int | None
+    chain: np.ndarray
 
     def fit(self, features: Table) -> Self:
         """Learn from all the rows given, empty the memory, and return self."""

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from compute.seeds import stream
 from configs.load import Config, validate
 from market.table import DataError, Table
+from regimes.chain import chain_of_states, check_chain
 from regimes.detector import DETECTORS, by_regime, name_states, require_fitted, save_detector, saved_detector
 from regimes.kernels import forward_filter, gaussian_log_density, whiten
 from regimes.observations import Observer
@@ -133,6 +134,8 @@ class HmmDetector:
         ``transition[i, j]`` = P(state j now | state i one bar ago).
     regime : int8 (k,)
         The :class:`~regimes.regime.Regime` of each hidden state.
+    chain : float64 (3, 3)
+        The transition of the named regimes.
     stationary : float64 (k,)
         Long-run share of each state: the belief before anything is known.
     summary : HmmFit or None
@@ -196,10 +199,10 @@ class HmmDetector:
     ) -> None:
         self.mean, self.covariance, self.transition = mean, covariance, transition
         self.regime, self.stationary = regime, stationary
+        self.chain = chain_of_states(transition, stationary, regime, len(REGIME_NAMES))
         self._whitening, self._constant = np.empty_like(self.covariance), np.empty(len(regime))
         if not whiten(self.covariance, self._whitening, self._constant):
             raise DataError(f"{PLACE}: a covariance is not positive definite")
-        self.stationary = stationary
         self._forget()
 
     def _forget(self) -> None:
@@ -271,8 +274,7 @@ class HmmDetector:
         detector._observer = detector._observer.restored(saved.array)
         k, f = detector.config.n_states, len(detector.columns)
         transition, regime = saved.array("transition", (k, k)), saved.array("regime", (k,))
-        if (transition <= 0).any() or (np.abs(transition.sum(axis=1) - 1) > 1e-9).any():
-            raise DataError(f"{saved.path}: rows of parameters.transition must be positive and sum to 1")
+        check_chain(transition, f"{saved.path}: parameters.transition")
         if set(regime) != set(range(len(REGIME_NAMES))):
             raise DataError(f"{saved.path}: parameters.regime is {regime.tolist()}; each regime must occur")
         mean, covariance = saved.array("mean", (k, f)), saved.array("covariance", (k, f, f))

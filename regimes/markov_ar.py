@@ -13,6 +13,7 @@ from pydantic import Field
 
 from configs.load import Config, validate
 from market.table import DataError, Table
+from regimes.chain import chain_of_states, check_chain
 from regimes.detector import (
     DETECTORS,
     by_regime,
@@ -96,6 +97,8 @@ class MarkovArDetector:
     ----------
     law : SwitchingLaw
         What was learned.
+    chain : float64 (3, 3)
+        The transition of the named regimes.
     summary : SwitchingFit or None
         How the fit ended; None for a loaded detector.
 
@@ -156,6 +159,7 @@ class MarkovArDetector:
 
     def _set(self, law: SwitchingLaw) -> None:
         self.law = law
+        self.chain = chain_of_states(law.transition, law.stationary, STATE_REGIME, len(REGIME_NAMES))
         dwell = 1 / (1 - np.diagonal(law.transition))
         gain = float(law.gain[0])
         self.warmup = math.ceil(max(FORGET_DWELLS * dwell.max(), FORGET_STEPS / gain if gain > 0 else 0.0))
@@ -229,8 +233,7 @@ class MarkovArDetector:
 
 
 def _check(law: SwitchingLaw, path: Path) -> None:
-    if (law.transition <= 0).any() or (np.abs(law.transition.sum(axis=1) - 1) > 1e-9).any():
-        raise DataError(f"{path}: rows of parameters.transition must be positive and sum to 1")
+    check_chain(law.transition, f"{path}: parameters.transition")
     if (law.stationary < 0).any() or abs(law.stationary.sum() - 1) > 1e-9:
         raise DataError(f"{path}: parameters.stationary must lie in 0..1 and sum to 1")
     if law.gain[0] < 0:

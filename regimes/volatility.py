@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 
 from configs.load import Config, validate
 from market.table import Table
+from regimes.chain import check_chain, counted_chain
 from regimes.detector import DETECTORS, require_fitted, save_detector, saved_detector
 from regimes.kernels import hysteresis
 from regimes.observations import Observer
-from regimes.regime import REGIME_NAMES, RegimeProbabilities
+from regimes.regime import REGIME_NAMES, UNDECIDED, RegimeProbabilities
 
 MIN_ROWS = 200
 PLACE = "detector volatility"
@@ -67,6 +68,7 @@ class VolatilityDetector:
         self.fitted_until: int | None = None
         self._observer = Observer(self.columns[:1], self.columns[1:], self.config.baseline_bars, PLACE)
         self._enter = self._leave = np.zeros(2)
+        self.chain = np.full((len(REGIME_NAMES),) * 2, 1 / len(REGIME_NAMES))
         self._memory = np.full(5, np.nan)
 
     def fit(self, features: Table) -> Self:
@@ -87,6 +89,10 @@ class VolatilityDetector:
         self._enter, self._leave = np.column_stack([volatile, trending])
         self._memory = np.full(5, np.nan)
         self.fitted_until = int(features.time[-1])
+        probabilities = self.fresh().update(features).values
+        known = ~np.isnan(probabilities[:, 0])
+        label = np.where(known, probabilities.argmax(axis=1), UNDECIDED)
+        self.chain = counted_chain(label, len(REGIME_NAMES))
         return self
 
     def fresh(self) -> Self:
@@ -94,6 +100,7 @@ class VolatilityDetector:
         other = type(self)(self.config)
         other._observer = self._observer.fresh()
         other._enter, other._leave, other.fitted_until = self._enter, self._leave, self.fitted_until
+        other.chain = self.chain
         return other
 
     def update(self, features: Table) -> RegimeProbabilities:
@@ -106,7 +113,12 @@ class VolatilityDetector:
 
     def save(self, folder: Path) -> None:
         """Write the fitted detector into a folder, as JSON."""
-        parameters = {**self._observer.parameters(), "enter": self._enter, "leave": self._leave}
+        parameters = {
+            **self._observer.parameters(),
+            "enter": self._enter,
+            "leave": self._leave,
+            "chain": self.chain,
+        }
         save_detector(folder, "volatility", self, parameters)
 
     @classmethod
@@ -122,5 +134,7 @@ class VolatilityDetector:
         detector = cls(validate(VolatilityConfig, saved.config, str(saved.path)))
         detector._observer = detector._observer.restored(saved.array)
         detector._enter, detector._leave = saved.array("enter", (2,)), saved.array("leave", (2,))
+        chain = saved.array("chain", (len(REGIME_NAMES),) * 2)
+        detector.chain = check_chain(chain, f"{saved.path}: parameters.chain")
         detector.fitted_until = saved.fitted_until
         return detector

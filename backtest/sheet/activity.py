@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 
 from backtest.breakdown import Bill, regime_name, trade_costs, trade_groups, trade_returns
-from backtest.sheet.page import Grid, decimal, money_style, paragraph, percent, significant, table, whole
 from backtest.sheet.subject import Subject
 from backtest.simulate import REASONS
+from experiments.page import Grid, decimal, money_style, paragraph, percent, significant, table, whole
 
 LISTED = 5  # best and worst trades
 

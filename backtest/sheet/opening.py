@@ -5,7 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from backtest.breakdown import Bill
-from backtest.sheet.page import (
+from backtest.sheet.subject import Subject
+from backtest.simulate import REASONS
+from experiments.page import (
     UNDEFINED,
     Grid,
     bullets,
@@ -17,8 +19,6 @@ from backtest.sheet.page import (
     table,
     whole,
 )
-from backtest.sheet.subject import Subject
-from backtest.simulate import REASONS
 from market.bars import timeframe_text
 
 FEW_TRADES = 30

@@ -6,9 +6,9 @@ import numpy as np
 
 from backtest import metrics
 from backtest.breakdown import calendar_returns, drawdown_spells, trade_returns
-from backtest.sheet.page import Grid, decimal, paragraph, percent, table, whole
 from backtest.sheet.subject import DAYS_PER_YEAR, STRATEGY, Subject
 from experiments.evidence import TrackRecord
+from experiments.page import Grid, decimal, paragraph, percent, table, whole
 
 DEEPEST = 5  # drawdowns
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

@@ -6,10 +6,10 @@ from dataclasses import fields
 
 from backtest import metrics
 from backtest.breakdown import Comparison
-from backtest.sheet.page import Grid, decimal, money_style, percent, significant, table, whole
 from backtest.sheet.subject import Subject
 from backtest.simulate import BacktestResult
 from experiments.evidence import TrackRecord, min_track_record_length, probabilistic_sharpe
+from experiments.page import Grid, decimal, money_style, percent, significant, table, whole
 
 # Field of Metrics: title, unit, convention. A field that is missing here is shown all the same.
 CONVENTIONS = {

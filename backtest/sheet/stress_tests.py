@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from backtest.sheet.page import Grid, decimal, paragraph, percent, significant, table, whole
 from backtest.sheet.subject import Subject
+from experiments.page import Grid, decimal, paragraph, percent, significant, table, whole
 
 
 def stress(subject: Subject) -> tuple[str, ...]:

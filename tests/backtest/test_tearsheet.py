@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from backtest import breakdown, metrics, tearsheet
 from backtest.costs import Costs
 from backtest.limits import RiskLimits
-from backtest.sheet import page, results
+from backtest.sheet import results
 from backtest.simulate import REASONS, TARGETS, TRADE_DTYPE, BacktestResult, hold, simulate
 from backtest.stress import stress
 from backtest.tearsheet import write_tearsheet
 from backtest.venue import Venue
+from experiments import page
 from market.bars import OHLCV, Bars
 from market.table import DataError, Table
 from tests.reference import tearsheet as reference
