@@ -22,7 +22,7 @@ from experiments.page import printable, significant
 from market.bars import Bars
 
 LINES = ("#1b6ca8", "#8d99ae", "#e9a03b", "#2a9d8f", "#d1495b")
-REGIME_SHADES = {"ranging": "#8d99ae", "trending": "#2a9d8f", "volatile": "#d1495b"}
+REGIME_SHADES = {"ranging": "#8d99ae", "trending": "#2a9d8f", "volatile": "#d1495b", "crisis": "#6a1b4d"}
 LONG, SHORT = "#0b7a3b", "#b3261e"
 INK, FAINT = "#222222", "#999999"
 LONGEST_TITLE = 110  # letters; a longer one would run out of the picture

@@ -8,18 +8,20 @@ the warm-up only.
 import numpy as np
 
 from market.table import DataError
-from regimes.regime import UNDECIDED, Regime
+from regimes.regime import REGIME_NAMES, UNDECIDED
 
 
 def confusion(truth: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Return int64 (3, 3): rows in which the truth is i and the label is j."""
+    """Return int64 (k, k): rows in which the truth is i and the label is j; k is 4 where a crisis occurs."""
     truth, label = _decided(truth, label)
-    k = len(Regime)
+    k = len(REGIME_NAMES)
+    if truth.size:
+        k = max(k, 1 + int(truth.max()), 1 + int(label.max()))
     return np.bincount(truth * k + label, minlength=k * k).reshape(k, k)
 
 
 def recall(truth: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Return float64 (3,): the fraction of each true regime's rows that are labelled so; NaN without rows."""
+    """Return float64 (k,): the fraction of each true regime's rows that are labelled so; NaN without rows."""
     table = confusion(truth, label)
     with np.errstate(invalid="ignore"):
         return np.diagonal(table) / table.sum(axis=1)

@@ -66,7 +66,9 @@ class Detector(Protocol):
 
 
 #: Every detector, by the name used in YAML.
-DETECTORS: Registry[Detector] = Registry("detector", "regimes", modules=("volatility", "hmm", "markov_ar"))
+DETECTORS: Registry[Detector] = Registry(
+    "detector", "regimes", modules=("volatility", "hmm", "markov_ar", "crisis")
+)
 
 
 def by_regime(hidden: np.ndarray, regime: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -100,10 +102,10 @@ def name_states(volatility: Sequence[float], direction: Sequence[float]) -> np.n
     """
     volatility, direction = np.asarray(volatility, np.float64), np.asarray(direction, np.float64)
     k = volatility.size
-    if volatility.shape != direction.shape or k < len(Regime):
+    if volatility.shape != direction.shape or k < len(REGIME_NAMES):
         raise ValueError(
             f"volatility has shape {volatility.shape} and direction {direction.shape}; "
-            f"naming needs one value of each for at least {len(Regime)} states"
+            f"naming needs one value of each for at least {len(REGIME_NAMES)} states"
         )
     by_volatility = np.lexsort((direction, volatility))
     middle = (volatility.min() + volatility.max()) / 2

@@ -234,6 +234,36 @@ def hysteresis(observations, enter, leave, sharpness, memory, out):
             out[t, j] = memory[2 + j]
 
 
+@kernel(numba.void(R1, numba.float64, numba.float64, numba.float64, W1, W1))
+def switch(values, enter, leave, sharpness, memory, out):
+    """Advance one switch with hysteresis, and write how likely it is on.
+
+    Parameters
+    ----------
+    values : float64 (n,)
+        A NaN repeats the row before.
+    enter, leave : float64
+        The switch goes on at ``enter`` and off below ``leave``, which is not higher.
+    sharpness : float64
+        The probability is the logistic function of this times the distance from the threshold that would
+        turn the switch: above one half while it is on, below while it is off.
+    memory : float64 (2,)
+        Whether it is on, and the last probability; NaN before the first known row.
+    out : float64 (n,)
+        Written in place; NaN before the first known row.
+    """
+    for t in range(values.size):
+        if not math.isnan(values[t]):
+            # The first known row has no past: the switch is thrown at the middle of the two thresholds.
+            threshold = 0.5 * (enter + leave)
+            if not math.isnan(memory[0]):
+                threshold = leave if memory[0] == 1.0 else enter
+            is_on = values[t] >= threshold
+            memory[0] = 1.0 if is_on else 0.0
+            memory[1] = 1.0 / (1.0 + math.exp(-sharpness * (values[t] - (leave if is_on else enter))))
+        out[t] = memory[1]
+
+
 @kernel(numba.void(R2, numba.float64, numba.int64, W1, W2))
 def dwell(probabilities, threshold, min_dwell, memory, out):
     """Advance a path through regime probabilities: one label per row, kept for a minimum of rows.

@@ -8,7 +8,7 @@ from pydantic import Field
 from configs.load import Config
 from market.table import Table
 from regimes.kernels import dwell
-from regimes.regime import UNDECIDED, RegimePath, RegimeProbabilities
+from regimes.regime import REGIME_NAMES, UNDECIDED, RegimePath, RegimeProbabilities
 
 PATH_COLUMNS = ("label", "confidence")
 
@@ -58,6 +58,6 @@ class PathFilter:
         return Table(probabilities.time, out, PATH_COLUMNS)
 
 
-def regime_path(table: Table) -> RegimePath:
-    """Return the rows of a :class:`PathFilter` as a :class:`RegimePath`."""
-    return RegimePath(table.time, table.column("label").astype(np.int8), table.column("confidence"))
+def regime_path(table: Table, names: tuple[str, ...] = REGIME_NAMES) -> RegimePath:
+    """Return the rows of a :class:`PathFilter` as a :class:`RegimePath`; ``names`` are the probabilities'."""
+    return RegimePath(table.time, table.column("label").astype(np.int8), table.column("confidence"), names)

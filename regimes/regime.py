@@ -14,11 +14,15 @@ SUM_TOLERANCE = 1e-9
 
 
 class Regime(IntEnum):
-    """Which weather the market is in; the number is the column of :class:`RegimeProbabilities`."""
+    """Which weather the market is in; the number is the column of :class:`RegimeProbabilities`.
+
+    Every detector knows the first three; the fourth is there only where a detector was asked for it.
+    """
 
     RANGING = 0
     TRENDING = 1
     VOLATILE = 2
+    CRISIS = 3
 
     @property
     def text(self) -> str:
@@ -37,10 +41,11 @@ class Regime(IntEnum):
         for regime in cls:
             if regime.text == name.strip().lower():
                 return regime
-        raise ConfigError(f"no regime named {name!r}{did_you_mean(name.strip().lower(), REGIME_NAMES)}")
+        raise ConfigError(f"no regime named {name!r}{did_you_mean(name.strip().lower(), CRISIS_NAMES)}")
 
 
-REGIME_NAMES = tuple(regime.text for regime in Regime)
+CRISIS_NAMES = tuple(regime.text for regime in Regime)
+REGIME_NAMES = CRISIS_NAMES[: Regime.CRISIS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +56,10 @@ class RegimeProbabilities(Table):
     ----------
     time : int64 (n,)
         Nanoseconds UTC, bar close.
-    values : float64 (n, 3)
+    values : float64 (n, k)
         Each row is in 0..1 and sums to 1 (1e-9), or is NaN throughout while the detector warms up.
     names : tuple of str
-        Exactly ``REGIME_NAMES``.
+        ``REGIME_NAMES``, or ``CRISIS_NAMES`` of a detector that knows the fourth regime.
 
     Raises
     ------
@@ -64,8 +69,11 @@ class RegimeProbabilities(Table):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.names != REGIME_NAMES:
-            raise DataError(f"regime probabilities: columns are {self.names}; they must be {REGIME_NAMES}")
+        if self.names not in (REGIME_NAMES, CRISIS_NAMES):
+            raise DataError(
+                f"regime probabilities: columns are {self.names}; they must be {REGIME_NAMES}, with crisis "
+                f"after them or not"
+            )
         unknown = np.isnan(self.values).all(axis=1)
         total = self.values.sum(axis=1)
         good = (np.abs(total - 1.0) <= SUM_TOLERANCE) & (self.values >= 0.0).all(axis=1)
@@ -99,6 +107,8 @@ class RegimePath:
     confidence : float64 (n,)
         Probability of the label at its row, 0..1; NaN where it is not known. A label that is kept by the
         minimum dwell may have less than one half.
+    names : tuple of str
+        Regimes that could occur: ``REGIME_NAMES`` or ``CRISIS_NAMES``.
 
     Raises
     ------
@@ -109,6 +119,7 @@ class RegimePath:
     time: np.ndarray
     label: np.ndarray
     confidence: np.ndarray
+    names: tuple[str, ...] = REGIME_NAMES
 
     def __post_init__(self) -> None:
         for name, dtype in (("time", np.int64), ("label", np.int8), ("confidence", np.float64)):
@@ -120,11 +131,11 @@ class RegimePath:
                 )
             array.flags.writeable = False
             object.__setattr__(self, name, array)
-        if self.label.size and not UNDECIDED <= self.label.min() <= self.label.max() < len(Regime):
-            wrong = (self.label < UNDECIDED) | (self.label >= len(Regime))
-            row = int(np.argmax(wrong))
+        last = len(self.names) - 1
+        if self.label.size and not UNDECIDED <= self.label.min() <= self.label.max() <= last:
+            row = int(np.argmax((self.label < UNDECIDED) | (self.label > last)))
             raise DataError(
-                f"regime path: label is {self.label[row]} in row {row}; it must lie in -1..{len(Regime) - 1}"
+                f"regime path: label is {self.label[row]} in row {row}; it must lie in -1..{last}"
             )
 
     def __len__(self) -> int:
@@ -140,13 +151,14 @@ class RegimePath:
         )
 
     def share(self) -> np.ndarray:
-        """Return the fraction of decided rows in each regime, float64 (3,); NaN if no row is decided."""
-        count = np.bincount(self.label[self.label != UNDECIDED], minlength=len(Regime))
-        return count / count.sum() if count.any() else np.full(len(Regime), np.nan)
+        """Return the fraction of decided rows in each regime, float64 (k,); NaN if no row is decided."""
+        count = np.bincount(self.label[self.label != UNDECIDED], minlength=len(self.names))
+        return count / count.sum() if count.any() else np.full(len(self.names), np.nan)
 
     def mean_dwell(self) -> np.ndarray:
-        """Return the mean length of unbroken runs of each regime in rows, float64 (3,); NaN for none."""
+        """Return the mean length of unbroken runs of each regime in rows, float64 (k,); NaN for none."""
         starts = np.flatnonzero(np.diff(self.label, prepend=np.int8(-2)))
         lengths = np.diff(starts, append=len(self))
         labels = self.label[starts]
-        return np.array([lengths[labels == r].mean() if (labels == r).any() else np.nan for r in Regime])
+        each = [lengths[labels == r] for r in range(len(self.names))]
+        return np.array([one.mean() if one.size else np.nan for one in each])

@@ -33,10 +33,10 @@ from regimes.range_kernels import (
     expectation,
     follow,
 )
-from regimes.regime import Regime
+from regimes.regime import REGIME_NAMES, Regime
 
 HOUR_NS = timeframe_ns("1h")
-N_REGIMES = len(Regime)
+N_REGIMES = len(REGIME_NAMES)
 N_SEASON = 5
 #: Hidden states: ranging, the trend up, the trend down, volatile.
 STATE_REGIME = np.array([Regime.RANGING, Regime.TRENDING, Regime.TRENDING, Regime.VOLATILE], dtype=np.int8)

@@ -130,7 +130,7 @@ def evolve_run(config: EvolveConfig, console: Console) -> Path:
 def _show_ground(console: Console, ground: Ground, config: EvolveConfig) -> None:
     train, test = ground.split.train, ground.split.test
     labels = ground.regime_labels[train]
-    shares = ", ".join(f"{regime.text} {np.mean(labels == regime):.0%}" for regime in Regime)
+    shares = ", ".join(f"{name} {np.mean(labels == i):.0%}" for i, name in enumerate(ground.regime_names))
     console.print(
         f"Training on {_span(ground, train)}: {shares}. Embargo {ground.split.embargo:,} bars. "
         f"Test on {_span(ground, test)}, opened once.",
@@ -162,7 +162,7 @@ def _keep(
     title = f"{config.regime} specialist, {ground.bars.label}"
     with run.writing("plots/fitness.png") as draft:
         fitness_curve(evolved.generations, draft, f"{title}: fitness in sample")
-    names = {int(regime): regime.text for regime in Regime}
+    names = dict(enumerate(ground.regime_names))
     with run.writing("plots/trades.png") as draft:
         trades_over_regimes(
             ground.bars[test],

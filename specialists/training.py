@@ -55,9 +55,12 @@ class SplitConfig(Config):
 class SpecialistConfig(Config):
     """Everything that decides which specialist a search finds on given bars."""
 
-    regime: str = Field("volatile", description="ranging, trending, volatile, or all for a generalist.")
+    regime: str = Field(
+        "volatile",
+        description="ranging, trending, volatile, or all (a generalist); crisis if the detector tells it.",
+    )
     features: FeaturesConfig = FeaturesConfig()
-    detector: PluginConfig = PluginConfig(name="hmm")
+    detector: PluginConfig = PluginConfig(name="markov_ar")
     path: PathConfig = PathConfig()
     family: PluginConfig = PluginConfig(name="blend")
     fitness: FitnessConfig = FitnessConfig()
@@ -84,6 +87,8 @@ class Ground:
         Training and test rows.
     detector : Detector
         Fitted on the training rows.
+    regime_names : tuple of str
+        By label.
     """
 
     bars: Bars
@@ -91,6 +96,7 @@ class Ground:
     labels: Table
     split: Split
     detector: Detector
+    regime_names: tuple[str, ...]
 
     @property
     def regime_labels(self) -> np.ndarray:
@@ -154,7 +160,8 @@ def prepare(bars: Bars, config: SpecialistConfig) -> Ground:
     Raises
     ------
     ConfigError
-        If there are too few bars for the features' warm-up, the embargo, and something to learn from.
+        If there are too few bars for the features' warm-up, the embargo, and something to learn from, or if
+        the detector does not know the regime.
     """
     pipeline = FeaturePipeline(config.features)
     embargo = config.split.embargo_bars
@@ -171,7 +178,14 @@ def prepare(bars: Bars, config: SpecialistConfig) -> Ground:
     detector = DETECTORS.create(config.detector.name, config.detector.settings)
     detector = detector.fit(features[split.train])
     probabilities = transform(detector, features)
-    return Ground(bars, features, transform(PathFilter(config.path), probabilities), split, detector)
+    names = probabilities.names
+    if config.regime != GENERALIST and Regime.of(config.regime).text not in names:
+        raise ConfigError(
+            f"regime: {config.regime} is not known to the detector {config.detector.name}, which tells "
+            f"{', '.join(names)}; choose one of these, or detector.name=crisis"
+        )
+    labels = transform(PathFilter(config.path), probabilities)
+    return Ground(bars, features, labels, split, detector, names)
 
 
 @dataclass(frozen=True, eq=False)

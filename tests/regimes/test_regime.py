@@ -11,6 +11,7 @@ def test_regimes_are_numbered_as_the_columns_of_their_probabilities():
         ("RANGING", 0),
         ("TRENDING", 1),
         ("VOLATILE", 2),
+        ("CRISIS", 3),
     ]
     assert REGIME_NAMES == ("ranging", "trending", "volatile")
 
