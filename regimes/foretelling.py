@@ -54,40 +54,65 @@ def foretold_without(bars: Bars, train: slice) -> np.ndarray:
 
 
 def _foretold(ahead: np.ndarray, bars: Bars, train: slice) -> np.ndarray:
-    values, level = _relative(bars)
+    close = bars.column("close")
+    log_return = np.full(len(bars), np.nan)
+    log_return[1:] = np.diff(np.log(close))
+    values, level = relative(log_return, np.log(bars.column("high") / bars.column("low")))
     out = np.full((len(bars), 2), np.nan)
     known = np.isfinite(ahead).all(axis=1) & np.isfinite(values).all(axis=1) & np.isfinite(level)
     fitted = np.zeros(len(bars), dtype=bool)
     fitted[train] = True
     for column in range(2):
-        law = _fit(values[known & fitted, column], ahead[known & fitted])
-        out[known, column] = _log_mixture(_log_densities(values[known, column], law), ahead[known])
+        law = fit_laws(values[known & fitted, column], ahead[known & fitted])
+        out[known, column] = log_mixture(log_densities(values[known, column], law), ahead[known])
     out[:, RETURN] -= level  # densities of the return itself, not of its multiple of the level
     return out
 
 
-def _relative(bars: Bars) -> tuple[np.ndarray, np.ndarray]:
-    # Return over the level and log range less the level, float64 (n, 2), and the log level, float64 (n,): an
-    # exponentially weighted mean of the log ranges before the row.
-    close = bars.column("close")
+def relative(log_return: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the laws are about, with the slow level of volatility taken out; causal.
+
+    Parameters
+    ----------
+    log_return, length : float64 (n,)
+        From close to close; log of high over low.
+
+    Returns
+    -------
+    float64 (n, 2), float64 (n,)
+        The return over the level, and the log range less the log level; the log level itself, an
+        exponentially weighted mean of the log ranges before the row. Not finite where a bar is not known or
+        did not move.
+    """
     with np.errstate(divide="ignore"):
-        log_range = np.log(np.log(bars.column("high") / bars.column("low")))
+        log_range = np.log(length)
     decay = 0.5 ** (1.0 / HALF_LIFE_BARS)
-    level, total, weight = np.full(len(bars), np.nan), 0.0, 0.0
+    level, total, weight = np.full(length.size, np.nan), 0.0, 0.0
     for t, x in enumerate(log_range.tolist()):
         if weight > 0.0:
             level[t] = total / weight
         if math.isfinite(x):
             total, weight = decay * total + x, decay * weight + 1.0
-    log_return = np.full(len(bars), np.nan)
-    log_return[1:] = np.diff(np.log(close))
-    relative = np.column_stack([log_return / np.exp(level), log_range - level])
-    return relative, level
+    return np.column_stack([log_return / np.exp(level), log_range - level]), level
 
 
-def _fit(values: np.ndarray, ahead: np.ndarray) -> np.ndarray:
-    # Location, scale and degrees of freedom of a Student t per regime, float64 (k, 3), by EM of the mixture
-    # whose weights are given row by row (Peel and McLachlan 2000, with known weights).
+def fit_laws(values: np.ndarray, ahead: np.ndarray) -> np.ndarray:
+    """Return one Student t per regime, by maximum likelihood of a mixture whose weights are given row by row.
+
+    Parameters
+    ----------
+    values : float64 (n,)
+        Finite.
+    ahead : float64 (n, k)
+        Probability of each regime at each row, as known before it.
+
+    Returns
+    -------
+    float64 (k, 3)
+        Location, scale, degrees of freedom.
+
+    Source: Peel and McLachlan (2000), Statistics and Computing 10.
+    """
     from scipy.optimize import brentq
     from scipy.special import digamma
 
@@ -98,8 +123,8 @@ def _fit(values: np.ndarray, ahead: np.ndarray) -> np.ndarray:
     law[:, 1] *= np.geomspace(0.7, 1.4, k) if k > 1 else 1.0
     before = -math.inf
     for _ in range(MAX_ITERATIONS):
-        log_density = _log_densities(values, law)
-        likelihood = _log_mixture(log_density, ahead)
+        log_density = log_densities(values, law)
+        likelihood = log_mixture(log_density, ahead)
         share = ahead * np.exp(log_density - likelihood[:, None])
         gain = float(likelihood.mean()) - before
         if gain < TOLERANCE:
@@ -127,8 +152,8 @@ def _fit(values: np.ndarray, ahead: np.ndarray) -> np.ndarray:
     return law
 
 
-def _log_densities(values: np.ndarray, law: np.ndarray) -> np.ndarray:
-    # Of each value under each regime's Student t, float64 (n, k).
+def log_densities(values: np.ndarray, law: np.ndarray) -> np.ndarray:
+    """Return the log density of each value (n,) under each of the laws (k, 3), float64 (n, k), nats."""
     out = np.empty((values.size, len(law)))
     for j, (location, scale, degrees) in enumerate(law):
         constant = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)
@@ -138,6 +163,7 @@ def _log_densities(values: np.ndarray, law: np.ndarray) -> np.ndarray:
     return out
 
 
-def _log_mixture(log_density: np.ndarray, ahead: np.ndarray) -> np.ndarray:
+def log_mixture(log_density: np.ndarray, ahead: np.ndarray) -> np.ndarray:
+    """Return the log density (n,) of rows whose regime is known with probabilities ``ahead`` (n, k)."""
     best = log_density.max(axis=1)
     return best + np.log((ahead * np.exp(log_density - best[:, None])).sum(axis=1))

@@ -14,6 +14,8 @@ from compute.kernels import R1, R2, W1, W2, kernel
 R3 = numba.types.Array(numba.float64, 3, "C", readonly=True)
 W3 = numba.float64[:, :, ::1]
 
+POOL_FLOOR = 1e-9  # a member may not rule a regime out on its own
+
 
 @kernel(numba.void(R2, R1, R1, numba.float64, numba.float64, W2, W1, W2))
 def observe(values, location, scale, floor, clip, ring, memory, out):
@@ -232,6 +234,44 @@ def hysteresis(observations, enter, leave, sharpness, memory, out):
                 memory[j] /= total
         for j in range(3):
             out[t, j] = memory[2 + j]
+
+
+@kernel(numba.void(R3, R1, W2))
+def pool(members, weight, out):
+    """Write the weighted geometric mean of several opinions, normalised.
+
+    Parameters
+    ----------
+    members : float64 (m, n, k)
+        Probabilities of each member. A member whose row is NaN has no say in that row, and the others weigh
+        as much more.
+    weight : float64 (m,)
+        Not negative, sums to 1.
+    out : float64 (n, k)
+        Written in place; NaN where no member has a say.
+
+    Source: Genest and Zidek (1986), Statistical Science 1, section 3: the logarithmic opinion pool.
+    """
+    n_members, n_rows, n_regimes = members.shape
+    for t in range(n_rows):
+        said = 0.0
+        for j in range(n_regimes):
+            out[t, j] = 0.0
+        for m in range(n_members):
+            if not math.isnan(members[m, t, 0]):
+                said += weight[m]
+                for j in range(n_regimes):
+                    out[t, j] += weight[m] * math.log(max(members[m, t, j], POOL_FLOOR))
+        best = -math.inf
+        for j in range(n_regimes):
+            out[t, j] = out[t, j] / said if said > 0.0 else np.nan
+            best = max(best, out[t, j])
+        total = 0.0
+        for j in range(n_regimes):
+            out[t, j] = math.exp(out[t, j] - best)
+            total += out[t, j]
+        for j in range(n_regimes):
+            out[t, j] /= total
 
 
 @kernel(numba.void(R1, numba.float64, numba.float64, numba.float64, W1, W1))

@@ -43,7 +43,9 @@ def with_gaps(features):
 
 
 def test_these_are_all_the_detectors():
-    assert DETECTORS.names() == sorted({*NAMES, "markov_ar", "crisis"})  # which have their own tests
+    assert DETECTORS.names() == sorted(
+        {*NAMES, "markov_ar", "crisis", "committee"}
+    )  # which have their own tests
     with pytest.raises(ConfigError, match=r"no detector named 'hmn'; did you mean hmm\?"):
         DETECTORS.get("hmn")
 

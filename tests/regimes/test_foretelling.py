@@ -78,13 +78,14 @@ def test_the_densities_integrate_to_one(market, known):
         cut = Bars(bars.time[: row + 1], values, bars.names, bars.symbol, bars.interval_ns)
         return values, cut
 
-    relative, level = foretelling._relative(bars)
-    law = foretelling._fit(relative[2:4000, RETURN], (probabilities.values[1:3999] @ chain))
+    log_return = np.append(np.nan, np.diff(np.log(close)))
+    relative, level = foretelling.relative(log_return, np.log(bars.column("high") / bars.column("low")))
+    law = foretelling.fit_laws(relative[2:4000, RETURN], (probabilities.values[1:3999] @ chain))
     ahead = (probabilities.values[row - 1] @ chain)[None]
 
     def at(log_return):
         value = np.array([log_return / np.exp(level[row])])
-        log = foretelling._log_mixture(foretelling._log_densities(value, law), ahead) - level[row]
+        log = foretelling.log_mixture(foretelling.log_densities(value, law), ahead) - level[row]
         return float(np.exp(log[0]))
 
     assert quad(at, -1.0, 1.0, points=[0.0], limit=200)[0] == pytest.approx(1.0, abs=1e-4)
@@ -96,9 +97,9 @@ def test_the_densities_integrate_to_one(market, known):
 
 def test_one_regime_is_the_maximum_likelihood_student():
     values = student(4.0, 0.3, 2.0).rvs(5000, random_state=3)
-    law = foretelling._fit(values, np.ones((5000, 1)))
+    law = foretelling.fit_laws(values, np.ones((5000, 1)))
     best = student(*student.fit(values)).logpdf(values).sum()
-    found = foretelling._log_densities(values, law).sum()
+    found = foretelling.log_densities(values, law).sum()
     assert found == pytest.approx(best, abs=0.05)
     assert law[0] == pytest.approx([0.3, 2.0, 4.0], rel=0.15)
 
@@ -108,7 +109,7 @@ def test_planted_laws_are_found_under_uncertain_weights():
     ahead = random.dirichlet([0.5, 0.5], 20_000)
     state = (random.random(20_000) > ahead[:, 0]).astype(int)
     values = np.array([0.0, 1.0])[state] + np.array([0.5, 3.0])[state] * random.standard_t(6, 20_000)
-    law = foretelling._fit(values, ahead)
+    law = foretelling.fit_laws(values, ahead)
     np.testing.assert_allclose(law[:, 0], [0.0, 1.0], atol=0.1)
     np.testing.assert_allclose(law[:, 1], [0.5, 3.0], rtol=0.06)
     assert (np.abs(law[:, 2] - 6) < 2).all()
