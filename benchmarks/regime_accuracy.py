@@ -2,7 +2,7 @@
 
     python -m benchmarks.regime_accuracy [--seeds 20] [--bars 60000] [--detectors markov_ar hmm]
     python -m benchmarks.regime_accuracy --real ../shared/data/ohlcv/btcusdt_binance_spot_1h.parquet
-    python -m benchmarks.regime_accuracy --speed
+    python -m benchmarks.regime_accuracy --speed [--detectors markov_ar hmm]
 
 Each market is fitted on its first part and judged on the rest. A row's label is its most probable regime, of
 the detector and of two oracles alike, which know the true parameters and are causal too: one reads closes
@@ -26,10 +26,9 @@ from market.sources.synthetic import SyntheticConfig, synthetic_market
 from market.table import Table
 from regimes.accuracy import balanced_accuracy, detection_delays, false_switches
 from regimes.detector import DETECTORS, Detector
-from regimes.kernels import forward_filter, gaussian_log_density
+from regimes.kernels import forward_filter
 from regimes.markov_ar import MarkovArConfig, MarkovArDetector
 from regimes.path import PathFilter, regime_path
-from regimes.range_kernels import expectation
 from regimes.regime import Regime
 
 SCENARIOS = ("separated", "overlapping", "short_dwell", "fat_tails", "drifting")
@@ -176,47 +175,26 @@ def chance(value: np.ndarray, label: np.ndarray, high: int, low: int, rows: np.n
     return (below + 1) / (len(rows) + 1)
 
 
-def speed(n_bars: int = 60_000, n_iterations: int = 10) -> None:
-    """Print processor times: of the fit, of the filter, and of one EM iteration beside hmmlearn's."""
-    from hmmlearn.hmm import GaussianHMM
-    from threadpoolctl import threadpool_limits
-
-    features = described(synthetic_market(SyntheticConfig(n_bars=n_bars)).bars, MarkovArDetector.columns)
-    detector = MarkovArDetector()
-    MarkovArDetector(MarkovArConfig(n_iterations=1)).fit(features[:2000])  # imports what a fit imports
-    print(f"fit of markov_ar on {n_bars:,} bars: {seconds(lambda: detector.fit(features)):.2f} s")
-    whole = seconds(lambda: transform(detector, features)) / n_bars * 1e6
-    live, single = detector.fresh(), [features[t : t + 1] for t in range(2000)]
-    bar = seconds(lambda: [live.update(row) for row in single]) / len(single) * 1e6
+def speed(names: list[str], n_bars: int = 60_000, n_single: int = 2000) -> None:
+    """Print processor times of each detector: of its fit, and of a bar in batch and alone; default settings."""
+    bars = synthetic_market(SyntheticConfig(n_bars=n_bars)).bars
+    print(f"{n_bars:,} bars; one bar alone is the mean of {n_single:,}\n")
+    print(f"{'detector':12s}" + "".join(f"{head:>14s}" for head in ("fit s", "batch us/bar", "alone us/bar")))
+    for name in names:
+        detector = DETECTORS.create(name)
+        features = described(bars, tuple(detector.columns))
+        DETECTORS.create(name).fit(features[:10_000])  # imports and compiles what a fit needs
+        fit = seconds(lambda detector=detector, features=features: detector.fit(features))
+        whole = seconds(lambda detector=detector, features=features: transform(detector, features))
+        live, single = detector.fresh(), [features[t : t + 1] for t in range(n_single)]
+        live.update(features[-1000:-500])
+        bar = seconds(lambda live=live, single=single: [live.update(row) for row in single])
+        print(f"{name:12s}{fit:14.2f}{whole / n_bars * 1e6:14.2f}{bar / n_single * 1e6:14.0f}", flush=True)
     random = stream(FIRST_SEED, "regime accuracy", "speed")
     rows, chain = random.normal(size=(n_bars, 3)), 0.97 * np.eye(3) + 0.01
-    density, smoothed, belief = np.empty((n_bars, 3)), np.empty((n_bars, 3)), np.full(3, 1 / 3)
-    mean, whitening = random.normal(size=(3, 3)), np.tile(np.eye(3), (3, 1, 1))
-    forward = seconds(lambda: forward_filter(rows, chain, belief.copy(), smoothed)) / n_bars * 1e6
-    print(f"filter: {whole:.2f} us per bar at once, reading the bar included; {bar:.0f} us bar by bar")
-    print(f"forward recursion alone: {forward:.3f} us per bar")
-
-    def iterate() -> None:
-        gaussian_log_density(rows, mean, whitening, np.zeros(3), density)
-        expectation(density, chain, belief, smoothed, np.empty((3, 3)))
-        total = smoothed.sum(axis=0)[:, None]
-        center = smoothed.T @ rows / total
-        _ = smoothed.T @ rows**2 / total - center**2
-
-    with threadpool_limits(1):
-        ours = seconds(lambda: [iterate() for _ in range(n_iterations)]) / n_iterations
-        print(f"one EM iteration, three diagonal Gaussians of three columns: {ours * 1e3:.1f} ms")
-        for implementation in ("log", "scaling"):
-            spent = []
-            for n in (1, 1 + n_iterations):  # the difference leaves out what a fit does once
-                model = GaussianHMM(
-                    3, "diag", n_iter=n, tol=-np.inf, init_params="", implementation=implementation
-                )
-                model.startprob_, model.transmat_, model.means_ = belief, chain, mean
-                model.covars_ = np.ones((3, 3))
-                spent.append(seconds(lambda model=model: model.fit(rows)))
-            theirs = (spent[1] - spent[0]) / n_iterations
-            print(f"  hmmlearn ({implementation}): {theirs * 1e3:.1f} ms, {theirs / ours:.1f} times as long")
+    out, belief = np.empty((n_bars, 3)), np.full(3, 1 / 3)
+    forward = seconds(lambda: forward_filter(rows, chain, belief, out)) / n_bars * 1e6
+    print(f"\nforward recursion alone, three states: {forward:.3f} us per bar")
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -236,7 +214,7 @@ def main() -> None:
     settings = parser.parse_args()
     names = list(dict.fromkeys(settings.detectors))
     if settings.speed:
-        speed()
+        speed(names)
     elif settings.real:
         for path in settings.real:
             real(path, names)

@@ -67,7 +67,7 @@ def test_together_they_know_at_least_what_the_best_member_knows(fitted, market):
 
 
 def test_a_member_that_knows_nothing_hardly_counts(market):
-    # Its columns are shuffled in time: the same distribution, no information. Not nothing is left to it: noise
+    # Its columns are shuffled in time: the same distribution, no information. A little is left to it: noise
     # in the pool makes it less sure, and the other member is a little too sure.
     features = market[1]
     values = features.values.copy()

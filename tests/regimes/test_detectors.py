@@ -9,9 +9,7 @@ from configs.load import ConfigError, InputError
 from market.causal import transform
 from market.table import DataError, Table
 from regimes.detector import DETECTORS, load_detector, name_states, require_out_of_sample
-from regimes.hindsight import smoothed
-from regimes.hmm import HmmConfig, HmmDetector
-from regimes.regime import REGIME_NAMES, Regime, RegimeProbabilities
+from regimes.regime import Regime, RegimeProbabilities
 from tests.conformance import laws
 from tests.reference.regimes import HOUR_NS, small_market
 
@@ -219,80 +217,13 @@ def test_the_fit_reads_its_rows_only_and_records_the_last_of_them(name, fitted, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_from_all_rows_are_refused_out_of_sample(name, fitted, market):
-    # A planted leak that no chunk or poison can show: the filter is causal, its parameters are not.
-    features = market[1]
-    first_test_time = int(features.time[TRAIN])
-    leaked = DETECTORS.create(name, SETTINGS[name]).fit(features)
-    laws.check_chunk_law(leaked, features[TRAIN:], [100])
-    with pytest.raises(DataError, match="not out of sample, fit it on earlier rows"):
-        require_out_of_sample(leaked, first_test_time)
+def test_rows_up_to_the_last_fitted_one_are_not_out_of_sample(name, fitted, market):
+    first_test_time = int(market[1].time[TRAIN])
     require_out_of_sample(fitted[name], first_test_time)
-    with pytest.raises(DataError, match="not out of sample"):
+    with pytest.raises(DataError, match="not out of sample, fit it on earlier rows"):
         require_out_of_sample(fitted[name], first_test_time - HOUR_NS)
     with pytest.raises(DataError, match="not fitted"):
         require_out_of_sample(DETECTORS.create(name), first_test_time)
-
-
-class Smoothed:
-    """A planted leak: probabilities given the whole chunk, as hmmlearn's ``predict_proba`` gives them."""
-
-    def __init__(self, detector):
-        self.detector, self.warmup = detector, 0
-
-    def fresh(self):
-        return type(self)(self.detector)
-
-    def update(self, features):
-        return smoothed(self.detector, features)
-
-
-class Viterbi(Smoothed):
-    """A planted leak: hmmlearn's own ``predict``, the most probable path of the whole chunk."""
-
-    def update(self, features):
-        from hmmlearn.hmm import GaussianHMM
-
-        detector = self.detector
-        model = GaussianHMM(detector.config.n_states, "full", init_params="")
-        model.startprob_, model.transmat_ = detector.stationary, detector.transition
-        model.means_, model.covars_ = detector.mean, detector.covariance
-        state = model.predict(detector.fresh()._observer.update(features))
-        label = detector.regime[state]
-        return RegimeProbabilities(features.time, np.eye(3)[label], REGIME_NAMES)
-
-
-@pytest.fixture(scope="module")
-def overlapping(market):
-    # Regimes that overlap: the columns at half their distance, as in real markets, where hindsight pays.
-    _, features = small_market(3000, seed=5, dwell_bars=40)
-    random = np.random.default_rng(0)
-    values = features.values.copy()
-    values[:, 0] *= np.exp(0.8 * random.normal(size=3000))
-    values[:, 1:] += 0.3 * random.normal(size=(3000, 3))
-    noisy = Table(features.time, values, features.names)
-    settings = HmmConfig(**SETTINGS["hmm"])
-    return HmmDetector(settings).fit(noisy[:2000]), noisy[2000:]
-
-
-def sees_the_future(stage, rows, row):
-    try:
-        laws.check_altered_future(stage, rows, row, laws.POISONS["reversed"])
-    except AssertionError:
-        return True
-    return False
-
-
-@pytest.mark.parametrize("leak", [Smoothed, Viterbi])
-def test_the_laws_find_states_seen_with_hindsight(leak, overlapping):
-    detector, rows = overlapping
-    # One row is enough to convict. A Viterbi path is settled at most rows whatever comes later (it shows at
-    # 3 of these 40), so a leak is looked for at many rows; the filter must pass at every one of them.
-    rows_to_check = range(100, 900, 20)
-    assert any(sees_the_future(leak(detector), rows, row) for row in rows_to_check)
-    assert not any(sees_the_future(detector, rows, row) for row in rows_to_check)
-    with pytest.raises(AssertionError, match="cut at"):
-        laws.check_chunk_law(leak(detector), rows, range(1, 1000))
 
 
 def test_names_follow_the_statistics_and_not_the_order_of_states():
