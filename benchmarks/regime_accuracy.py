@@ -176,7 +176,7 @@ def chance(value: np.ndarray, label: np.ndarray, high: int, low: int, rows: np.n
 
 
 def speed(names: list[str], n_bars: int = 60_000, n_single: int = 2000) -> None:
-    """Print processor times of each detector: of its fit, and of a bar in batch and alone; default settings."""
+    """Print processor times of each detector, default settings: of a fit, and of a bar of many and alone."""
     bars = synthetic_market(SyntheticConfig(n_bars=n_bars)).bars
     print(f"{n_bars:,} bars; one bar alone is the mean of {n_single:,}\n")
     print(f"{'detector':12s}" + "".join(f"{head:>14s}" for head in ("fit s", "batch us/bar", "alone us/bar")))
@@ -187,7 +187,6 @@ def speed(names: list[str], n_bars: int = 60_000, n_single: int = 2000) -> None:
         fit = seconds(lambda detector=detector, features=features: detector.fit(features))
         whole = seconds(lambda detector=detector, features=features: transform(detector, features))
         live, single = detector.fresh(), [features[t : t + 1] for t in range(n_single)]
-        live.update(features[-1000:-500])
         bar = seconds(lambda live=live, single=single: [live.update(row) for row in single])
         print(f"{name:12s}{fit:14.2f}{whole / n_bars * 1e6:14.2f}{bar / n_single * 1e6:14.0f}", flush=True)
     random = stream(FIRST_SEED, "regime accuracy", "speed")
