@@ -21,11 +21,25 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
+from configs.load import Config
 from market.bars import NS_PER_SECOND
 from market.table import DataError, utc
 
 NS_PER_DAY = 86_400 * NS_PER_SECOND
+
+
+class SplitConfig(Config):
+    """How rows become training and test."""
+
+    train: float = Field(0.7, gt=0, lt=1, description="Share of the bars, from the first on, to learn from.")
+    embargo_bars: int | None = Field(
+        None,
+        ge=0,
+        description="Bars between training and test. By default the longest memory of any feature, so that "
+        "no test row remembers a training row.",
+    )
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from regimes.regime import RegimeProbabilities
 RETURN, RANGE = range(2)
 HALF_LIFE_BARS = 720.0  # of the level that both are measured against: a month of hourly bars
 MAX_ITERATIONS = 200
-TOLERANCE = 1e-7  # gain per row and iteration that ends a fit, nats
+TOLERANCE = 1e-10  # relative gain that ends a fit
 DEGREES = (1.5, 200.0)  # bounds of the degrees of freedom
 MIN_SCALE = 1e-6
-WEIGHT_FLOOR = 1e-12  # rows a law needs at least, so that it stays defined
 
 
 def foretold(probabilities: RegimeProbabilities, chain: np.ndarray, bars: Bars, train: slice) -> np.ndarray:
@@ -110,45 +109,52 @@ def fit_laws(values: np.ndarray, ahead: np.ndarray) -> np.ndarray:
     -------
     float64 (k, 3)
         Location, scale, degrees of freedom.
-
-    Source: Peel and McLachlan (2000), Statistics and Computing 10.
     """
-    from scipy.optimize import brentq
-    from scipy.special import digamma
+    from scipy.optimize import minimize
+    from scipy.special import digamma, gammaln
 
-    k = ahead.shape[1]
-    law = np.column_stack(
-        [np.full(k, np.median(values)), np.full(k, values.std() + MIN_SCALE), np.full(k, 8.0)]
+    k, n = ahead.shape[1], values.size
+    weight = np.ascontiguousarray(ahead.T)  # a regime's row is contiguous: five times as fast as columns
+    spread = math.log(values.std() + MIN_SCALE)
+    start = np.column_stack(
+        [
+            np.full(k, np.median(values)),
+            spread + (np.log(np.geomspace(0.7, 1.4, k)) if k > 1 else np.zeros(1)),
+            np.full(k, math.log(8.0)),
+        ]
     )
-    law[:, 1] *= np.geomspace(0.7, 1.4, k) if k > 1 else 1.0
-    before = -math.inf
-    for _ in range(MAX_ITERATIONS):
-        log_density = log_densities(values, law)
-        likelihood = log_mixture(log_density, ahead)
-        share = ahead * np.exp(log_density - likelihood[:, None])
-        gain = float(likelihood.mean()) - before
-        if gain < TOLERANCE:
-            break
-        before = float(likelihood.mean())
-        for j in range(k):
-            location, scale, degrees = law[j]
-            total = share[:, j].sum() + WEIGHT_FLOOR
-            steadiness = (degrees + 1) / (degrees + ((values - location) / scale) ** 2)
-            weight = share[:, j] * steadiness
-            location = float(weight @ values) / (weight.sum() + WEIGHT_FLOOR)
-            scale = math.sqrt(float(weight @ (values - location) ** 2) / total) + MIN_SCALE
-            surprise = float(share[:, j] @ (np.log(steadiness) - steadiness)) / total
-            surprise += float(digamma((degrees + 1) / 2) - math.log((degrees + 1) / 2))
 
-            def slope(nu: float, surprise: float = surprise) -> float:
-                return 1.0 + surprise + math.log(nu / 2) - float(digamma(nu / 2))
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        location, log_scale, log_degrees = x.reshape(k, 3).T[:, :, None]
+        scale, degrees = np.exp(log_scale), np.exp(log_degrees)
+        constant = gammaln((degrees + 1) / 2) - gammaln(degrees / 2)
+        constant = constant - 0.5 * np.log(degrees * np.pi) - log_scale
+        away = (values - location) / scale
+        square = away * away
+        tail = np.log1p(square / degrees)
+        log_density = constant - (degrees + 1) / 2 * tail
+        best = log_density.max(axis=0)
+        joint = weight * np.exp(log_density - best)
+        total = joint.sum(axis=0)
+        share = joint / total
+        pull = (degrees + 1) / (degrees + square)
+        per_degree = 0.5 * (digamma((degrees + 1) / 2) - digamma(degrees / 2) - 1 / degrees)
+        per_degree = per_degree - 0.5 * tail + 0.5 * pull * square / degrees
+        gradient = np.column_stack(
+            [
+                (share * pull * away).sum(axis=1) / scale[:, 0],
+                (share * (pull * square - 1)).sum(axis=1),
+                (share * per_degree).sum(axis=1) * degrees[:, 0],
+            ]
+        )
+        return -float((best + np.log(total)).sum()) / n, -gradient.ravel() / n
 
-            low, high = DEGREES
-            if slope(low) <= 0.0:
-                degrees = low
-            else:
-                degrees = high if slope(high) >= 0.0 else float(brentq(slope, low, high, xtol=1e-3))
-            law[j] = location, scale, degrees
+    low, high = np.log(DEGREES)
+    bounds = [(None, None), (math.log(MIN_SCALE), None), (low, high)] * k
+    options = {"maxiter": MAX_ITERATIONS, "ftol": TOLERANCE}
+    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    law = found.x.reshape(k, 3).copy()
+    law[:, 1:] = np.exp(law[:, 1:])
     return law
 
 

@@ -27,7 +27,7 @@ from market.bars import Bars
 from market.causal import transform
 from market.features.pipeline import FeaturePipeline, FeaturesConfig, FeatureTable
 from market.scaling import Scaler
-from market.splits import Split, embargo_bars, holdout
+from market.splits import Split, SplitConfig, embargo_bars, holdout
 from market.table import DataError, Table, utc
 from regimes.detector import DETECTORS, Detector, require_out_of_sample
 from regimes.path import PathConfig, PathFilter
@@ -38,18 +38,6 @@ from specialists.specialist import Specialist, awake_rows, decision_rows
 
 GENERALIST = "all"
 LEAST_AWAKE = 100  # training bars of the regime
-
-
-class SplitConfig(Config):
-    """How rows become training and test."""
-
-    train: float = Field(0.7, gt=0, lt=1, description="Share of the bars, from the first on, to learn from.")
-    embargo_bars: int | None = Field(
-        None,
-        ge=0,
-        description="Bars between training and test. By default the longest memory of any feature, so that "
-        "no test row remembers a training row.",
-    )
 
 
 class SpecialistConfig(Config):
