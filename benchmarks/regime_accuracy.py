@@ -130,15 +130,20 @@ def real(path: Path, names: list[str]) -> None:
         detector = DETECTORS.create(name)
         features = described(bars, tuple(detector.columns))
         detector.fit(features[:first])
-        path_filter = regime_path(transform(PathFilter(), transform(detector, features)))
-        label = path_filter.label
+        probabilities = transform(detector, features)
+        path_filter = regime_path(transform(PathFilter(), probabilities), probabilities.names)
+        label, n_regimes = path_filter.label, len(path_filter.names)
         print(f"\n{path.stem}, {name}: {len(bars):,} bars, fitted on the first {first:,}")
         full = [y for y in np.unique(year) if y >= 2018]
         shares = [
-            np.bincount(label[(year == y) & (label >= 0)], minlength=3) / (year == y).sum() for y in full
+            np.bincount(label[(year == y) & (label >= 0)], minlength=n_regimes) / (year == y).sum()
+            for y in full
         ]
         for y, share in zip(full, shares, strict=True):
-            print(f"  {y}  " + "  ".join(f"{r.text} {x:5.1%}" for r, x in zip(Regime, share, strict=True)))
+            print(
+                f"  {y}  "
+                + "  ".join(f"{name} {x:5.1%}" for name, x in zip(path_filter.names, share, strict=True))
+            )
         dwell = path_filter.mean_dwell()
         print(f"  smallest share {np.min(shares):.1%}; mean dwell in bars {np.round(dwell, 1).tolist()}")
         for column, high, low in NAMING:

@@ -12,9 +12,11 @@ import numpy as np
 from market.table import DataError, Table
 from regimes.detector import select_columns
 from regimes.kernels import observe
+from regimes.switching import N_SEASON, hours_of_week
 
 LEVEL_FLOOR = 1e-7  # per bar; far below any traded market, it only keeps the log finite
 CLIP = 5.0  # standard deviations; one flash crash must not decide alone
+WEEK = 169  # hourly bars, odd: the span that a season is measured within
 
 
 class Observer:
@@ -31,16 +33,29 @@ class Observer:
         missing ones count as the mean of the training rows.
     place : str
         What to call the detector in messages.
+    magnitude_columns : sequence of str
+        Columns used without their sign.
+    seasonal : bool
+        Whether levels are divided by what is usual at their hour of the week.
     """
 
     def __init__(
-        self, level_columns: Sequence[str], plain_columns: Sequence[str], baseline_bars: int, place: str
+        self,
+        level_columns: Sequence[str],
+        plain_columns: Sequence[str],
+        baseline_bars: int,
+        place: str,
+        magnitude_columns: Sequence[str] = (),
+        seasonal: bool = False,
     ) -> None:
-        self.columns = (*level_columns, *plain_columns)
+        self.columns = (*level_columns, *plain_columns, *magnitude_columns)
         self.n_levels = len(level_columns)
+        self.n_magnitudes = len(magnitude_columns)
         self.baseline_bars = baseline_bars
         self.place = place
+        self.seasonal = seasonal
         self.base = np.zeros(self.n_levels)
+        self.season, self.center = np.zeros((N_SEASON, self.n_levels)), np.zeros(N_SEASON)
         self._standard(np.zeros(len(self.columns)), np.ones(len(self.columns)))
 
     def _standard(self, location: np.ndarray, scale: np.ndarray) -> None:
@@ -64,6 +79,9 @@ class Observer:
                 f"{', '.join(self.columns)}; fitting needs at least {min_rows}"
             )
         levels = np.log(np.maximum(values[known, : self.n_levels], LEVEL_FLOOR))
+        if self.seasonal:
+            self.season, self.center = _season(features.time[known], levels)
+            levels = levels - self._usual(features.time[known])
         self.base = levels.mean(axis=0)
         self._standard(np.zeros(len(self.columns)), np.ones(len(self.columns)))
         seen = self.update(features, clip=np.inf)[known]
@@ -84,18 +102,34 @@ class Observer:
     def update(self, features: Table, clip: float = CLIP) -> np.ndarray:
         """Return observations float64 (n, f); a row with an unknown column is NaN throughout."""
         values = select_columns(features, self.columns, self.place)
+        if self.seasonal or self.n_magnitudes:
+            values = values.copy()
+            magnitudes = values[:, values.shape[1] - self.n_magnitudes :]
+            np.abs(magnitudes, out=magnitudes)
+            if self.seasonal:
+                values[:, : self.n_levels] *= np.exp(-self._usual(features.time))
         out = np.empty(values.shape)
         observe(values, self.location, self.scale, LEVEL_FLOOR, clip, self._ring, self._memory, out)
         return out
 
+    def _usual(self, time: np.ndarray) -> np.ndarray:
+        # Log levels that are usual at these times, float64 (n, c); summed in a fixed order, so that a row
+        # does not depend on how many rows are asked for.
+        away = hours_of_week(time) - self.center
+        return sum(away[:, i : i + 1] * self.season[i] for i in range(N_SEASON))
+
     def parameters(self) -> dict[str, np.ndarray]:
         """Return what was learned, by the names in :meth:`shapes`."""
-        return {"base": self.base, "location": self.location, "scale": self.scale}
+        learned = {"base": self.base, "location": self.location, "scale": self.scale}
+        return learned | ({"season": self.season, "center": self.center} if self.seasonal else {})
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each array in :meth:`parameters`."""
         n_columns = len(self.columns)
-        return {"base": (self.n_levels,), "location": (n_columns,), "scale": (n_columns,)}
+        shapes = {"base": (self.n_levels,), "location": (n_columns,), "scale": (n_columns,)}
+        if self.seasonal:
+            shapes |= {"season": (N_SEASON, self.n_levels), "center": (N_SEASON,)}
+        return shapes
 
     def restored(self, array: Callable[[str, tuple[int, ...]], np.ndarray]) -> Self:
         """Return an observer with saved parameters; ``array(name, shape)`` reads one of them."""
@@ -103,8 +137,43 @@ class Observer:
 
     def with_parameters(self, parameters: Mapping[str, np.ndarray]) -> Self:
         """Return an observer of the same columns with given parameters and empty memory."""
-        names = self.columns
-        other = type(self)(names[: self.n_levels], names[self.n_levels :], self.baseline_bars, self.place)
+        plain, magnitudes = self.n_levels, len(self.columns) - self.n_magnitudes
+        other = type(self)(
+            self.columns[:plain],
+            self.columns[plain:magnitudes],
+            self.baseline_bars,
+            self.place,
+            self.columns[magnitudes:],
+            self.seasonal,
+        )
         other.base = parameters["base"]
+        if self.seasonal:
+            other.season, other.center = parameters["season"], parameters["center"]
         other._standard(parameters["location"], parameters["scale"])
         return other
+
+
+def centered_mean(values: np.ndarray, span: int) -> np.ndarray:
+    """Return the mean of the ``span`` rows around each row, fewer at the ends. LOOKS AHEAD.
+
+    For training rows only.
+
+    Parameters
+    ----------
+    values : float64 (n,) or (n, f)
+    span : int
+        Odd.
+    """
+    n, half = len(values), span // 2
+    total = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0)])
+    first, end = np.maximum(np.arange(n) - half, 0), np.minimum(np.arange(n) + half + 1, n)
+    count = (end - first).reshape(-1, *[1] * (values.ndim - 1))
+    return (total[end] - total[first]) / count
+
+
+def _season(time: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Regression of the log levels on the hours of the week, all less their mean over the week around: what a
+    # regime adds is gone. Returns weights (N_SEASON, c), and what the hours are measured from.
+    hours = hours_of_week(time)
+    around = [one - centered_mean(one, WEEK) for one in (hours, levels)]
+    return np.linalg.lstsq(*around, rcond=None)[0], hours.mean(axis=0)

@@ -57,7 +57,7 @@ LEARNING = (
         "regimes/detector.py",
         "if detector.fitted_until >= time:",
         "if detector.fitted_until > time:",
-        (f"{DETECTORS}::test_parameters_from_all_rows_are_refused_out_of_sample[hmm]",),
+        (f"{DETECTORS}::test_rows_up_to_the_last_fitted_one_are_not_out_of_sample[hmm]",),
     ),
     Mutant(
         "path-decides-by-the-row-after",

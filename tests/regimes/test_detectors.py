@@ -14,9 +14,17 @@ from tests.conformance import laws
 from tests.reference.regimes import HOUR_NS, small_market
 
 NAMES = ("hmm", "volatility")
-# The small market has no windows that overlap: every row is news.
+# The small market has the columns of windows, but none that overlap: every row is news.
+WINDOWS = {
+    "level_columns": ("parkinson_24",),
+    "magnitude_columns": (),
+    "direction_columns": ("efficiency_24", "variance_ratio_96"),
+    "observe_direction": True,
+    "seasonal": False,
+    "gain": 0.0,
+}
 SETTINGS = {
-    "hmm": {"baseline_bars": 300, "stride_bars": 1, "evidence": 1.0, "dwell_bars": 50, "covariance": "full"},
+    "hmm": WINDOWS | {"baseline_bars": 300, "evidence": 1.0, "dwell_bars": 50, "stickiness": 1.0},
     "volatility": {"baseline_bars": 300},
 }
 TRAIN, N = 4000, 6000

@@ -13,6 +13,15 @@ from tests.reference import regimes as naive
 from tests.reference.regimes import small_market
 
 ROOT = Path(__file__).parents[2]
+# The small market has the columns of windows, but none that overlap: every row is news.
+WINDOWS = {
+    "level_columns": ("parkinson_24",),
+    "magnitude_columns": (),
+    "direction_columns": ("efficiency_24", "variance_ratio_96"),
+    "observe_direction": True,
+    "seasonal": False,
+    "gain": 0.0,
+}
 PACKAGES = (
     "backtest",
     "conductor",
@@ -46,7 +55,7 @@ def test_hindsight_knows_more_and_ends_where_the_filter_ends():
     values[:, 0] *= np.exp(0.8 * random.normal(size=6000))
     values[:, 1:] += 0.3 * random.normal(size=(6000, 3))
     noisy = type(features)(features.time, values, features.names)
-    detector = HmmDetector(HmmConfig(baseline_bars=0, stride_bars=1, evidence=1.0, dwell_bars=30))
+    detector = HmmDetector(HmmConfig(**WINDOWS, evidence=1.0, dwell_bars=30, stickiness=1.0))
     detector.fit(noisy)
     filtered, behind = transform(detector, noisy), smoothed(detector, noisy)
     np.testing.assert_array_equal(behind.values[-1], filtered.values[-1])
