@@ -59,6 +59,15 @@ def chain_of_states(
     return flow / flow.sum(axis=1, keepdims=True)
 
 
+def stationary(transition: np.ndarray) -> np.ndarray:
+    """Return the long-run share of each state of a chain (s, s), float64 (s,)."""
+    k = len(transition)
+    equations = np.vstack([transition.T - np.eye(k), np.ones(k)])
+    share = np.linalg.lstsq(equations, np.append(np.zeros(k), 1.0), rcond=None)[0]
+    share = np.maximum(share, 0.0)
+    return share / share.sum()
+
+
 def check_chain(chain: np.ndarray, place: str) -> np.ndarray:
     """Return a chain of regimes or hidden states if it is sound.
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from compute.seeds import stream
 from configs.load import Config, validate
 from market.table import DataError, Table
-from regimes.chain import chain_of_states, check_chain
+from regimes.chain import chain_of_states, check_chain, stationary
 from regimes.detector import (
     DETECTORS,
     by_regime,
@@ -167,7 +167,7 @@ class _Law:
 
     def __post_init__(self) -> None:
         whitening, constant = prepared(self.model)
-        object.__setattr__(self, "stationary", _stationary(self.model.transition))
+        object.__setattr__(self, "stationary", stationary(self.model.transition))
         object.__setattr__(self, "whitening", whitening)
         object.__setattr__(self, "constant", constant)
 
@@ -291,7 +291,7 @@ class HmmDetector:
             model.covariance[order],
             model.degrees[order],
         )
-        self._set(model, law.gain, regime[order], _stationary(model.transition))
+        self._set(model, law.gain, regime[order], stationary(model.transition))
         self.fitted_until = int(features.time[-1])
         return self
 
@@ -595,14 +595,5 @@ def _degenerate(model: MarkovModel) -> str | None:
     dwell_bars = 1 / (1 - np.diagonal(transition).min())
     if dwell_bars < MIN_DWELL_BARS:
         return f"a state lasts {dwell_bars:.1f} bars"
-    share = _stationary(transition).min()
+    share = stationary(transition).min()
     return f"a state holds {share:.1%} of the time" if share < MIN_SHARE else None
-
-
-def _stationary(transition: np.ndarray) -> np.ndarray:
-    # Share of time in each state in the long run: what is believed before anything is seen.
-    k = len(transition)
-    equations = np.vstack([transition.T - np.eye(k), np.ones(k)])
-    share = np.linalg.lstsq(equations, np.append(np.zeros(k), 1.0), rcond=None)[0]
-    share = np.maximum(share, 0.0)
-    return share / share.sum()

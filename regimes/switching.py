@@ -15,6 +15,7 @@ import numpy as np
 
 from market.bars import timeframe_ns
 from market.table import DataError
+from regimes.chain import stationary
 from regimes.range_kernels import (
     DRIFT,
     ECHO,
@@ -179,15 +180,6 @@ def hours_of_week(time: np.ndarray) -> np.ndarray:
     angle = 2 * np.pi * (hour % 24) / 24
     waves = [np.cos(angle), np.sin(angle), np.cos(2 * angle), np.sin(2 * angle)]
     return np.column_stack([*waves, hour >= 120])
-
-
-def stationary(transition: np.ndarray) -> np.ndarray:
-    """Return the long-run share of each state of a chain, float64 (s,)."""
-    k = len(transition)
-    equations = np.vstack([transition.T - np.eye(k), np.ones(k)])
-    share = np.linalg.lstsq(equations, np.append(np.zeros(k), 1.0), rcond=None)[0]
-    share = np.maximum(share, 0.0)
-    return share / share.sum()
 
 
 def estimate(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from market.table import DataError
-from regimes.chain import chain_of_states, check_chain, counted_chain
+from regimes.chain import chain_of_states, check_chain, counted_chain, stationary
 
 
 def test_transitions_are_counted_with_one_more_of_each_kind():
@@ -49,3 +49,7 @@ def test_the_chain_of_states_is_what_simulated_labels_count_to():
 def test_what_is_no_chain_is_refused(row):
     with pytest.raises(DataError, match="here: each row must be positive and sum to 1"):
         check_chain(np.array([[0.5, 0.5], row]), "here")
+
+
+def test_stationary_shares_by_hand():
+    np.testing.assert_allclose(stationary(np.array([[0.9, 0.1], [0.3, 0.7]])), [0.75, 0.25])

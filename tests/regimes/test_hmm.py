@@ -199,10 +199,6 @@ def test_a_transition_per_stride_becomes_one_per_bar():
     assert per_bar.min() >= 0.99e-6
 
 
-def test_stationary_shares_by_hand():
-    np.testing.assert_allclose(hmm._stationary(np.array([[0.9, 0.1], [0.3, 0.7]])), [0.75, 0.25])
-
-
 @pytest.mark.parametrize("fitter", ["hmmlearn", "numba"])
 def test_parameters_do_not_depend_on_the_number_of_threads(fitter, tmp_path):
     code = (
