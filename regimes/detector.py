@@ -67,7 +67,7 @@ class Detector(Protocol):
 
 #: Every detector, by the name used in YAML.
 DETECTORS: Registry[Detector] = Registry(
-    "detector", "regimes", modules=("volatility", "hmm", "markov_ar", "jump", "crisis", "committee")
+    "detector", "regimes", modules=("volatility", "hmm", "markov_ar", "jump", "bocpd", "crisis", "committee")
 )
 
 

@@ -28,8 +28,9 @@ from regimes.detector import (
 from regimes.em import FITTERS, START_DEGREES, EmFit, MarkovModel, prepared
 from regimes.em_kernels import LEVEL, PREDICTIVE, follow_level
 from regimes.kernels import forward_filter
-from regimes.observations import Observer, centered_mean
+from regimes.observations import Observer
 from regimes.regime import REGIME_NAMES, RegimeProbabilities
+from regimes.season import centered_mean
 
 PLACE = "detector hmm"
 MIN_ROWS_PER_STATE = 100

@@ -20,7 +20,7 @@ from regimes.detector import DETECTORS, name_states, require_fitted, save_detect
 from regimes.jump_kernels import confidence, follow_jumps
 from regimes.observations import Observer
 from regimes.regime import REGIME_NAMES, UNDECIDED, RegimeProbabilities
-from regimes.switching import N_SEASON, hours_of_week
+from regimes.season import N_SEASON, hours_of_week, seasonal
 
 PLACE = "detector jump"
 N_STATES = len(REGIME_NAMES)
@@ -267,7 +267,7 @@ class JumpDetector:
         """
         require_fitted(self, PLACE)
         seen = self._observe(self._observer, features)
-        seen[:, : self._n_levels] -= _seasonal(hours_of_week(features.time), self.season)
+        seen[:, : self._n_levels] -= seasonal(hours_of_week(features.time), self.season)
         return _followed(seen, self.centers, self.penalty, self.config.level_gain, self._memory)
 
     def update(self, features: Table) -> RegimeProbabilities:
@@ -389,7 +389,7 @@ class _Estimation:
 
     def _deseasonalised(self) -> np.ndarray:
         seen = self.seen.copy()
-        seen[:, : self.n_levels] -= _seasonal(self.hours, self.season)
+        seen[:, : self.n_levels] -= seasonal(self.hours, self.season)
         return seen
 
     def _follow(self, seen: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -419,11 +419,6 @@ class _Estimation:
 
 def _blank(n_levels: int) -> np.ndarray:
     return np.append(np.full(N_STATES, np.nan), np.zeros(n_levels))
-
-
-def _seasonal(hours: np.ndarray, season: np.ndarray) -> np.ndarray:
-    # Summed in a fixed order, so that a row does not depend on how many rows are asked for.
-    return sum(hours[:, i : i + 1] * season[i] for i in range(N_SEASON))
 
 
 def _followed(

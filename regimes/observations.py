@@ -12,11 +12,10 @@ import numpy as np
 from market.table import DataError, Table
 from regimes.detector import select_columns
 from regimes.kernels import observe
-from regimes.switching import N_SEASON, hours_of_week
+from regimes.season import N_SEASON, hours_of_week, learned_season, seasonal
 
 LEVEL_FLOOR = 1e-7  # per bar; far below any traded market, it only keeps the log finite
 CLIP = 5.0  # standard deviations; one flash crash must not decide alone
-WEEK = 169  # hourly bars, odd: the span that a season is measured within
 
 
 class Observer:
@@ -80,7 +79,7 @@ class Observer:
             )
         levels = np.log(np.maximum(values[known, : self.n_levels], LEVEL_FLOOR))
         if self.seasonal:
-            self.season, self.center = _season(features.time[known], levels)
+            self.season, self.center = learned_season(features.time[known], levels)
             levels = levels - self._usual(features.time[known])
         self.base = levels.mean(axis=0)
         self._standard(np.zeros(len(self.columns)), np.ones(len(self.columns)))
@@ -115,8 +114,7 @@ class Observer:
     def _usual(self, time: np.ndarray) -> np.ndarray:
         # Log levels that are usual at these times, float64 (n, c); summed in a fixed order, so that a row
         # does not depend on how many rows are asked for.
-        away = hours_of_week(time) - self.center
-        return sum(away[:, i : i + 1] * self.season[i] for i in range(N_SEASON))
+        return seasonal(hours_of_week(time) - self.center, self.season)
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return what was learned, by the names in :meth:`shapes`."""
@@ -151,29 +149,3 @@ class Observer:
             other.season, other.center = parameters["season"], parameters["center"]
         other._standard(parameters["location"], parameters["scale"])
         return other
-
-
-def centered_mean(values: np.ndarray, span: int) -> np.ndarray:
-    """Return the mean of the ``span`` rows around each row, fewer at the ends. LOOKS AHEAD.
-
-    For training rows only.
-
-    Parameters
-    ----------
-    values : float64 (n,) or (n, f)
-    span : int
-        Odd.
-    """
-    n, half = len(values), span // 2
-    total = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0)])
-    first, end = np.maximum(np.arange(n) - half, 0), np.minimum(np.arange(n) + half + 1, n)
-    count = (end - first).reshape(-1, *[1] * (values.ndim - 1))
-    return (total[end] - total[first]) / count
-
-
-def _season(time: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # Regression of the log levels on the hours of the week, all less their mean over the week around: what a
-    # regime adds is gone. Returns weights (N_SEASON, c), and what the hours are measured from.
-    hours = hours_of_week(time)
-    around = [one - centered_mean(one, WEEK) for one in (hours, levels)]
-    return np.linalg.lstsq(*around, rcond=None)[0], hours.mean(axis=0)

@@ -13,7 +13,6 @@ from typing import Self
 
 import numpy as np
 
-from market.bars import timeframe_ns
 from market.table import DataError
 from regimes.chain import stationary
 from regimes.range_kernels import (
@@ -35,10 +34,9 @@ from regimes.range_kernels import (
     follow,
 )
 from regimes.regime import REGIME_NAMES, Regime
+from regimes.season import N_SEASON, centered_mean, hours_of_week, learned_season, seasonal
 
-HOUR_NS = timeframe_ns("1h")
 N_REGIMES = len(REGIME_NAMES)
-N_SEASON = 5
 #: Hidden states: ranging, the trend up, the trend down, volatile.
 STATE_REGIME = np.array([Regime.RANGING, Regime.TRENDING, Regime.TRENDING, Regime.VOLATILE], dtype=np.int8)
 STATE_SIGN = np.array([0.0, 1.0, -1.0, 0.0])
@@ -101,9 +99,7 @@ class SwitchingLaw:
 
     def seasonal(self, time: np.ndarray) -> np.ndarray:
         """Return the multiplier of the volatility at each time (bar close, nanoseconds UTC)."""
-        # Summed in a fixed order, so that a row does not depend on how many rows are asked for.
-        away = hours_of_week(time) - self.center
-        return np.exp(sum(self.season[i] * away[:, i] for i in range(N_SEASON)))
+        return np.exp(seasonal(hours_of_week(time) - self.center, self.season))
 
     def memory(self) -> np.ndarray:
         """Return the memory of the filter before anything is known."""
@@ -173,15 +169,6 @@ class Effort:
     tolerance: float
 
 
-def hours_of_week(time: np.ndarray) -> np.ndarray:
-    """Return float64 (n, N_SEASON): two waves of the day and the weekend, at the hour each bar ends in."""
-    # 1970 began on a Thursday; hour 0 is Monday 00:00. A close at midnight belongs to the day before.
-    hour = ((time - 1) // HOUR_NS + 72) % 168
-    angle = 2 * np.pi * (hour % 24) / 24
-    waves = [np.cos(angle), np.sin(angle), np.cos(2 * angle), np.sin(2 * angle)]
-    return np.column_stack([*waves, hour >= 120])
-
-
 def estimate(
     bars: np.ndarray, series: np.ndarray, time: np.ndarray, effort: Effort, place: str
 ) -> tuple[SwitchingLaw, SwitchingFit]:
@@ -204,22 +191,22 @@ def estimate(
     """
     known = bars[:, LENGTH] > 0
     log_range = np.log(bars[known, LENGTH])
-    season, center = _season(time[known], log_range)
+    season, center = learned_season(time[known], log_range)
     blank = SwitchingLaw(
         np.zeros((N_REGIMES, N_EMISSION)), np.eye(N_REGIMES), np.ones(N_REGIMES), season, center, np.zeros(1)
     )
-    seasonal = blank.seasonal(time)
-    level_range = log_range - np.log(seasonal[known])
-    slow = np.interp(np.arange(len(bars)), np.flatnonzero(known), _centred_mean(level_range, VIEW_BARS))
+    multiplier = blank.seasonal(time)
+    level_range = log_range - np.log(multiplier[known])
+    slow = np.interp(np.arange(len(bars)), np.flatnonzero(known), centered_mean(level_range, VIEW_BARS))
     slow -= slow.mean()
     climb = _Climb(bars, series, effort)
     latest = slice(max(0, len(bars) - effort.start_rows), None)
     starts = []
     for view in (np.zeros(len(bars)), slow):
-        smooth = _centred_mean(level_range - view[known], 24)
+        smooth = centered_mean(level_range - view[known], 24)
         for quantiles in START_QUANTILES:
             raw = _first(np.quantile(smooth, quantiles), effort)
-            scale = seasonal * np.exp(view)
+            scale = multiplier * np.exp(view)
             raw = climb.ascend(raw, scale, latest, effort.start_iterations, effort.tolerance)
             law = replace(blank, **climb.law(raw))
             law, likelihood = _leveled(law, climb, time, latest, effort.largest_gain)
@@ -227,7 +214,7 @@ def estimate(
     reason = ""
     starts.sort(key=lambda one: one[:2], reverse=True)
     for rejected, (_, _, raw, law) in enumerate(starts):
-        law, summary, reason = _finish(raw, law, climb, seasonal, time, effort)
+        law, summary, reason = _finish(raw, law, climb, multiplier, time, effort)
         if not reason:
             return law, replace(summary, n_rejected=rejected)
     raise DataError(
@@ -240,20 +227,20 @@ def _finish(
     raw: np.ndarray,
     law: SwitchingLaw,
     climb: "_Climb",
-    seasonal: np.ndarray,
+    multiplier: np.ndarray,
     time: np.ndarray,
     effort: Effort,
 ) -> tuple[SwitchingLaw, SwitchingFit, str]:
     # Name the states of a start, give the trend its directions, and climb to the top.
     whole = slice(None)
-    scale = seasonal * np.exp(_level(law, climb, time))
+    scale = multiplier * np.exp(_level(law, climb, time))
     raw = climb.ascend(raw, scale, whole, effort.start_iterations, effort.tolerance)
     law = replace(law, **climb.law(raw))
     ratio, error = _variance_ratios(climb, raw, scale)
     order, errors = named_order(law.emission[:, VOLATILITY], ratio, error)
     raw = _with_directions(raw, order)
     law, _ = _leveled(replace(law, **climb.law(raw)), climb, time, whole, effort.largest_gain)
-    scale = seasonal * np.exp(_level(law, climb, time))
+    scale = multiplier * np.exp(_level(law, climb, time))
     raw = climb.ascend(raw, scale, whole, effort.n_iterations, effort.tolerance)
     law, likelihood = _leveled(replace(law, **climb.law(raw)), climb, time, whole, effort.largest_gain)
     n = len(climb.bars)
@@ -312,23 +299,6 @@ def _variance_ratios(climb: "_Climb", raw: np.ndarray, scale: np.ndarray) -> tup
             spread += part * part / count
         ratio[r], error[r] = total, math.sqrt(spread)
     return ratio, error
-
-
-def _season(time: np.ndarray, log_range: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # Regression of the log range on the hours of the week, both less their mean over the week around: what a
-    # regime adds is gone, and on bars of minutes, of which a day has many, the hours keep their weight.
-    hours = hours_of_week(time)
-    around = [one - _centred_mean(one, 169) for one in (log_range, *hours.T)]
-    season = np.linalg.lstsq(np.column_stack(around[1:]), around[0], rcond=None)[0]
-    return season, hours.mean(axis=0)
-
-
-def _centred_mean(values: np.ndarray, span: int) -> np.ndarray:
-    # Mean of up to `span` values around each: looks ahead, for training rows only.
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    place = np.arange(values.size)
-    first, last = np.maximum(0, place - span // 2), np.minimum(values.size, place + span - span // 2)
-    return (total[last] - total[first]) / (last - first)
 
 
 def _states(n_states: int) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,7 @@ def with_gaps(features):
 
 
 def test_these_are_all_the_detectors():
-    others = {"committee", "crisis", "jump", "markov_ar"}  # which have tests of their own
+    others = {"bocpd", "committee", "crisis", "jump", "markov_ar"}  # which have tests of their own
     assert DETECTORS.names() == sorted({*NAMES, *others})
     with pytest.raises(ConfigError, match=r"no detector named 'hmn'; did you mean hmm\?"):
         DETECTORS.get("hmn")

@@ -18,7 +18,7 @@ from regimes import hmm
 from regimes.accuracy import balanced_accuracy
 from regimes.detector import load_detector
 from regimes.hmm import HmmConfig, HmmDetector
-from regimes.observations import Observer, centered_mean
+from regimes.observations import Observer
 from regimes.regime import REGIME_NAMES
 from tests.conformance import laws
 from tests.reference import regimes as naive
@@ -359,11 +359,6 @@ def test_what_is_usual_at_an_hour_is_learned_and_taken_out():
         assert again.update(table)[:, 0].tobytes() == seen[seasonal].tobytes()
     assert np.corrcoef(seen[True], np.log(level))[0, 1] > 0.99
     assert np.corrcoef(seen[False], np.log(level))[0, 1] < 0.6  # control
-
-
-def test_a_centered_mean_by_hand():
-    np.testing.assert_allclose(centered_mean(np.array([1.0, 2, 6, 3]), 3), [1.5, 3, 11 / 3, 4.5])
-    np.testing.assert_allclose(centered_mean(np.array([[1.0, 0], [3, 4]]), 1), [[1, 0], [3, 4]])
 
 
 def test_heavy_tails_are_fitted_where_asked_and_come_back_from_disk(tmp_path):

@@ -38,6 +38,7 @@ from regimes.range_kernels import (
     read_bars,
 )
 from regimes.regime import REGIME_NAMES, Regime, RegimeProbabilities
+from regimes.season import learned_season
 from regimes.switching import STATE_REGIME, STATE_SIGN, Effort, named_order
 from tests.conformance import laws
 from tests.reference import markov_ar as naive
@@ -246,7 +247,7 @@ def test_the_true_parameters_are_found(fitted, overlapping):
 @pytest.mark.parametrize(("timeframe", "error"), [("5m", 0.06), ("1h", 0.02)])
 def test_the_hours_of_the_week_are_found_on_bars_of_any_length(timeframe, error):
     market, features = market_of(timeframe=timeframe, n_bars=20_000, seed=5)
-    season, _ = switching._season(features.time, np.log(features.column("range_1")))
+    season, _ = learned_season(features.time, np.log(features.column("range_1")))
     peak = 2 * np.pi * 15 / 24  # the generator's day peaks at 15:00
     wave = market.config.day_swing * np.array([np.cos(peak), np.sin(peak)])
     np.testing.assert_allclose(season[:4], [*wave, 0, 0], atol=error)
