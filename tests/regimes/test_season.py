@@ -30,7 +30,7 @@ def test_a_planted_season_is_found_beside_regimes_that_dwarf_it():
     regime = np.repeat(random.choice([-1.0, 0.0, 1.0], 200), 100)
     levels = hours @ planted + regime + 0.3 * random.normal(size=time.size)
     season, center = learned_season(time, levels)
-    np.testing.assert_allclose(season, planted, atol=0.03)
+    np.testing.assert_allclose(season, planted, atol=0.06)  # a regime is worth 0.8
     np.testing.assert_allclose(center, hours.mean(axis=0))
     both, _ = learned_season(time, np.column_stack([levels, 2 * levels]))
     np.testing.assert_allclose(both, np.column_stack([season, 2 * season]))
