@@ -86,12 +86,7 @@ def detect_run(config: DetectConfig, console: Console) -> Path:
         detectors |= _tried(others, DETECTORS.create, unavailable)
     selection = select_bars(config.market)
     bars = selection.bars
-    console.print(
-        f"[bold]{bars.label}[/bold]: {len(bars):,} bars, {utc(bars.time[0])} to {utc(bars.time[-1])}. "
-        f"{selection.origin}.",
-    )
-    for warning in selection.warnings:
-        console.print(f"! {warning}", markup=False)
+    selection.show(console)
     with console.status("describing bars") as status:
         columns = feature_columns({name: detectors[name]})
         for other in _tried(

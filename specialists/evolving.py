@@ -70,12 +70,7 @@ def evolve_run(config: EvolveConfig, console: Console) -> Path:
         Regime.of(config.regime)  # a typing error should not cost the minute of reading and fitting
     selection = select_bars(config.market)
     bars = selection.bars
-    console.print(
-        f"[bold]{bars.label}[/bold]: {len(bars):,} bars, {utc(bars.time[0])} to {utc(bars.time[-1])}. "
-        f"{selection.origin}.",
-    )
-    for warning in selection.warnings:
-        console.print(f"! {warning}", markup=False)
+    selection.show(console)
     with console.status("describing bars, fitting the regime detector"):
         ground = prepare(bars, config)
     _show_ground(console, ground, config)

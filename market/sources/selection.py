@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
+from rich.console import Console
 
 from configs.load import Config, ConfigError
 from market.bars import Bars, between, timeframe_ns, timerange_ns
 from market.sources.funding import read_funding, with_funding
 from market.sources.synthetic import SyntheticConfig, synthetic_market
+from market.table import utc
 
 
 class MarketConfig(Config):
@@ -50,6 +52,16 @@ class Selection:
     origin: str
     truth: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
+
+    def show(self, console: Console) -> None:
+        """Print what the bars are, and what is odd about them."""
+        time = self.bars.time
+        console.print(
+            f"[bold]{self.bars.label}[/bold]: {len(time):,} bars, {utc(time[0])} to {utc(time[-1])}. "
+            f"{self.origin}.",
+        )
+        for warning in self.warnings:
+            console.print(f"! {warning}", markup=False)
 
 
 def select_bars(config: MarketConfig) -> Selection:

@@ -8,6 +8,16 @@ import numpy as np
 from market.table import Table
 
 HOUR_NS = 3_600_000_000_000
+# Settings of the detector hmm for the small market, which has the columns of windows, but none that overlap:
+# every row is news.
+WINDOWS = {
+    "level_columns": ("parkinson_24",),
+    "magnitude_columns": (),
+    "direction_columns": ("efficiency_24", "variance_ratio_96"),
+    "observe_direction": True,
+    "seasonal": False,
+    "gain": 0.0,
+}
 
 
 def forward_filter(log_likelihood, transition, belief):

@@ -11,18 +11,9 @@ from market.table import DataError, Table
 from regimes.detector import DETECTORS, load_detector, name_states, require_out_of_sample
 from regimes.regime import Regime, RegimeProbabilities
 from tests.conformance import laws
-from tests.reference.regimes import HOUR_NS, small_market
+from tests.reference.regimes import HOUR_NS, WINDOWS, small_market
 
 NAMES = ("hmm", "volatility")
-# The small market has the columns of windows, but none that overlap: every row is news.
-WINDOWS = {
-    "level_columns": ("parkinson_24",),
-    "magnitude_columns": (),
-    "direction_columns": ("efficiency_24", "variance_ratio_96"),
-    "observe_direction": True,
-    "seasonal": False,
-    "gain": 0.0,
-}
 SETTINGS = {
     "hmm": WINDOWS | {"baseline_bars": 300, "evidence": 1.0, "dwell_bars": 50, "stickiness": 1.0},
     "volatility": {"baseline_bars": 300},

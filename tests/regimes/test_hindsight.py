@@ -10,18 +10,9 @@ from regimes.hindsight import backward_smoother, smoothed
 from regimes.hmm import HmmConfig, HmmDetector
 from regimes.kernels import forward_filter
 from tests.reference import regimes as naive
-from tests.reference.regimes import small_market
+from tests.reference.regimes import WINDOWS, small_market
 
 ROOT = Path(__file__).parents[2]
-# The small market has the columns of windows, but none that overlap: every row is news.
-WINDOWS = {
-    "level_columns": ("parkinson_24",),
-    "magnitude_columns": (),
-    "direction_columns": ("efficiency_24", "variance_ratio_96"),
-    "observe_direction": True,
-    "seasonal": False,
-    "gain": 0.0,
-}
 PACKAGES = (
     "backtest",
     "conductor",

@@ -22,18 +22,9 @@ from regimes.observations import Observer
 from regimes.regime import REGIME_NAMES
 from tests.conformance import laws
 from tests.reference import regimes as naive
-from tests.reference.regimes import HOUR_NS, small_market
+from tests.reference.regimes import HOUR_NS, WINDOWS, small_market
 
 ROOT = Path(__file__).parents[2]
-# The small market has the columns of windows, but none that overlap: every row is news.
-WINDOWS = {
-    "level_columns": ("parkinson_24",),
-    "magnitude_columns": (),
-    "direction_columns": ("efficiency_24", "variance_ratio_96"),
-    "observe_direction": True,
-    "seasonal": False,
-    "gain": 0.0,
-}
 NEWS = WINDOWS | {"evidence": 1.0, "dwell_bars": 100, "stickiness": 1.0}
 SCENARIOS = {"separated": 0.97, "overlapping": 0.92, "short_dwell": 0.88, "fat_tails": 0.72, "drifting": 0.68}
 TRAIN, N = 14_000, 20_000
