@@ -13,6 +13,7 @@ from market.causal import transform
 from market.features.pipeline import FeaturePipeline, FeaturesConfig
 from market.sources.synthetic import SyntheticConfig, synthetic_market
 from market.table import DataError, Table
+from regimes import committee
 from regimes.accuracy import balanced_accuracy
 from regimes.committee import CommitteeConfig, CommitteeDetector
 from regimes.detector import DETECTORS, load_detector
@@ -60,9 +61,9 @@ def test_together_they_know_at_least_what_the_best_member_knows(fitted, market):
         found.append(
             (nats, balanced_accuracy(whole.regime[TRAIN:], probabilities.values[TRAIN:].argmax(axis=1)))
         )
-    committee, *members = found
-    assert committee[0] > max(one[0] for one in members) - 0.01
-    assert committee[1] > max(one[1] for one in members) - 0.01
+    together, *members = found
+    assert together[0] > max(one[0] for one in members) - 0.01
+    assert together[1] > max(one[1] for one in members) - 0.01
     assert members[0][0] > members[1][0] + 0.02  # control: the members differ
 
 
@@ -85,6 +86,20 @@ def test_members_are_fitted_on_all_training_rows_in_the_end(fitted, market):
     assert fitted.members[1].fitted_until == fitted.fitted_until == market[1].time[TRAIN - 1]
     rows = market[1][TRAIN:]
     assert transform(fitted.members[1], rows).values.tobytes() == transform(alone, rows).values.tobytes()
+
+
+def test_the_weights_are_learned_on_rows_that_the_members_have_not_seen(market, monkeypatch):
+    seen = []
+
+    def calibrated(opinions, chains, values):
+        seen.append([member.fitted_until for member in watched.members])
+        return np.full(2, 0.5), 0.0
+
+    watched = CommitteeDetector(CommitteeConfig(**SETTINGS))
+    monkeypatch.setattr(committee, "_calibrated", calibrated)
+    watched.fit(market[1][:TRAIN])
+    last = round((1 - watched.config.holdout) * TRAIN) - 1
+    assert seen == [[market[1].time[last]] * 2]
 
 
 def test_the_laws_hold(fitted, market):
