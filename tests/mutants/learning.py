@@ -97,7 +97,9 @@ LEARNING = (
         "regimes/kernels.py",
         "predicted += belief[i] * transition[i, j]",
         "predicted += belief[i] * transition[j, i]",
-        ("tests/regimes/test_hamilton.py::test_filtered_and_predicted_probabilities_are_those_of_statsmodels",),
+        (
+            "tests/regimes/test_hamilton.py::test_filtered_and_predicted_probabilities_are_those_of_statsmodels",
+        ),
     ),
     Mutant(
         "jump-that-costs-nothing",
