@@ -8,7 +8,7 @@ from configs.command import command
 
 
 def evolve(
-    regime: Annotated[str | None, typer.Option(help="ranging, trending, volatile, or all.")] = None,
+    regime: Annotated[str | None, typer.Option(help="ranging, trending, volatile, all, or crisis.")] = None,
     bars: Annotated[str | None, typer.Option(help="File of bars; default: the synthetic market.")] = None,
     symbol: Annotated[str | None, typer.Option(help="For example BTC/USDT.")] = None,
     timeframe: Annotated[str | None, typer.Option(help="For example 1h.")] = None,

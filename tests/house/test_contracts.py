@@ -40,6 +40,10 @@ PLANTED = {
     "kernels": [
         ("market.kernels", "market.bars"),
         ("regimes.kernels", "scipy"),
+        ("regimes.em_kernels", "market.table"),
+        ("regimes.jump_kernels", "scipy"),
+        ("regimes.range_kernels", "regimes.chain"),
+        ("regimes.run_length_kernels", "configs.load"),
         ("backtest.kernels", "configs.load"),
         ("ga.kernels", "os"),
         ("backtest.account", "market.bars"),
@@ -69,6 +73,8 @@ ALLOWED = [
     ("backtest.kernels", "market.kernels"),
     ("backtest.kernels", "backtest.account"),
     ("backtest.lanes", "numba"),
+    ("regimes.em_kernels", "regimes.kernels"),
+    ("regimes.jump_kernels", "numpy"),
     ("market.kernels", "numpy"),
     ("market.splits", "market.labels"),
 ]
