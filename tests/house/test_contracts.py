@@ -75,6 +75,8 @@ ALLOWED = [
     ("backtest.lanes", "numba"),
     ("regimes.em_kernels", "regimes.kernels"),
     ("regimes.jump_kernels", "numpy"),
+    ("regimes.range_kernels", "numba"),
+    ("regimes.run_length_kernels", "math"),
     ("market.kernels", "numpy"),
     ("market.splits", "market.labels"),
 ]
