@@ -23,11 +23,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from configs.load import Config
-from market.bars import NS_PER_SECOND
+from configs.load import Config, ConfigError
+from market.bars import NS_PER_SECOND, Bars
 from market.table import DataError, utc
 
 NS_PER_DAY = 86_400 * NS_PER_SECOND
+LEAST_BARS = 1_000  # beyond warm-up and embargo: something to learn from, and something to judge by
 
 
 class SplitConfig(Config):
@@ -40,6 +41,25 @@ class SplitConfig(Config):
         description="Bars between training and test. By default the longest memory of any feature, so that "
         "no test row remembers a training row.",
     )
+
+    def rows(self, bars: Bars, warmup: int) -> "Split":
+        """Return training and test rows of bars whose features take ``warmup`` rows to be known.
+
+        Raises
+        ------
+        ConfigError
+            If there are too few bars for the warm-up, the embargo, and something to learn from.
+        """
+        embargo = self.embargo_bars
+        if embargo is None:
+            embargo = embargo_bars(bars.interval_ns, label=0, memory=warmup)
+        least = warmup + embargo + LEAST_BARS
+        if len(bars) < least:
+            raise ConfigError(
+                f"{bars.label}: {len(bars)} bars are too few; features need {warmup} to warm up, the embargo "
+                f"takes {embargo}, and at least {least} in all leave something to learn from"
+            )
+        return holdout(slice(warmup, len(bars)), train=self.train, embargo=embargo)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from market.table import DataError
-from regimes.regime import UNDECIDED
+from regimes.regime import UNDECIDED, RegimeProbabilities
 
 PSEUDO_COUNT = 1.0  # one transition of each kind beyond those seen: nothing is impossible
 
@@ -30,6 +30,13 @@ def counted_chain(label: np.ndarray, n_regimes: int) -> np.ndarray:
     pairs = label[:-1][decided] * n_regimes + label[1:][decided]
     count = np.bincount(pairs, minlength=n_regimes**2).reshape(n_regimes, n_regimes) + PSEUDO_COUNT
     return count / count.sum(axis=1, keepdims=True)
+
+
+def chain_of_labels(probabilities: RegimeProbabilities) -> np.ndarray:
+    """Return the counted chain of the most probable regime of each row, float64 (k, k)."""
+    values = probabilities.values
+    label = np.where(np.isnan(values[:, 0]), UNDECIDED, values.argmax(axis=1))
+    return counted_chain(label, len(probabilities.names))
 
 
 def chain_of_states(

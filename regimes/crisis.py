@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from configs.load import Config, PluginConfig, validate
 from market.table import DataError, Table
-from regimes.chain import check_chain, counted_chain
+from regimes.chain import chain_of_labels, check_chain
 from regimes.detector import (
     DETECTORS,
     load_detector,
@@ -22,7 +22,7 @@ from regimes.detector import (
 )
 from regimes.kernels import switch
 from regimes.observations import Observer
-from regimes.regime import CRISIS_NAMES, UNDECIDED, RegimeProbabilities
+from regimes.regime import CRISIS_NAMES, RegimeProbabilities
 
 PLACE = "detector crisis"
 MIN_ROWS = 1000
@@ -107,10 +107,7 @@ class CrisisDetector:
         self._thresholds = np.quantile(known, (self.config.enter, self.config.leave))
         self.fitted_until = int(features.time[-1])
         self._forget()
-        probabilities = self.fresh().update(features).values
-        decided = ~np.isnan(probabilities[:, 0])
-        label = np.where(decided, probabilities.argmax(axis=1), UNDECIDED)
-        self.chain = counted_chain(label, len(CRISIS_NAMES))
+        self.chain = chain_of_labels(self.fresh().update(features))
         return self
 
     def _forget(self) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from configs.load import Config, ConfigError, validate
+from configs.load import Config, validate
 from market.bars import Bars
 from market.causal import transform
 from market.features.pipeline import FeaturePipeline, FeaturesConfig, FeatureTable
 from market.sources.synthetic import SyntheticMarket
-from market.splits import Split, SplitConfig, embargo_bars, holdout
+from market.splits import Split, SplitConfig
 from market.table import utc
 from regimes.accuracy import balanced_accuracy, detection_delays, false_switches, recall
 from regimes.chain import counted_chain
@@ -32,7 +32,6 @@ from regimes.statistics import (
     regime_statistics,
 )
 
-LEAST_BARS = 1_000  # beyond warm-up and embargo: something to learn from, and something to judge by
 AHEAD = (1, 6, 24)  # bars that the state is carried ahead
 LATEST_TRANSITIONS = 8
 ORACLES = ("bar oracle", "close oracle")
@@ -159,16 +158,7 @@ def prepare(
         If there are too few bars for the features' warm-up, the embargo, and something to learn from.
     """
     pipeline = FeaturePipeline(FeaturesConfig(names=tuple(columns)))
-    embargo = split.embargo_bars
-    if embargo is None:
-        embargo = embargo_bars(bars.interval_ns, label=0, memory=pipeline.warmup)
-    least = pipeline.warmup + embargo + LEAST_BARS
-    if len(bars) < least:
-        raise ConfigError(
-            f"{bars.label}: {len(bars)} bars are too few; features need {pipeline.warmup} to warm up, the "
-            f"embargo takes {embargo}, and at least {least} in all leave something to learn from"
-        )
-    rows = holdout(slice(pipeline.warmup, len(bars)), train=split.train, embargo=embargo)
+    rows = split.rows(bars, pipeline.warmup)
     return Ground(bars, transform(pipeline, bars), rows, truth)
 
 

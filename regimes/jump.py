@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 from compute.seeds import stream
 from configs.load import Config, ConfigError, validate
 from market.table import DataError, Table
-from regimes.chain import check_chain, counted_chain
+from regimes.chain import chain_of_labels, check_chain
 from regimes.detector import DETECTORS, name_states, require_fitted, save_detector, saved_detector
 from regimes.jump_kernels import confidence, follow_jumps
 from regimes.observations import Observer
-from regimes.regime import REGIME_NAMES, UNDECIDED, RegimeProbabilities
+from regimes.regime import REGIME_NAMES, RegimeProbabilities
 from regimes.season import N_SEASON, hours_of_week, seasonal
 
 PLACE = "detector jump"
@@ -221,9 +221,7 @@ class JumpDetector:
         self._set(*model.parameters())
         self.summary = model.summary
         self.fitted_until = int(features.time[-1])
-        probabilities = self.fresh().update(features).values
-        label = np.where(np.isnan(probabilities[:, 0]), UNDECIDED, probabilities.argmax(axis=1))
-        self.chain = counted_chain(label, N_STATES)
+        self.chain = chain_of_labels(self.fresh().update(features))
         return self
 
     def _set(

@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 
 from configs.load import Config, validate
 from market.table import Table
-from regimes.chain import check_chain, counted_chain
+from regimes.chain import chain_of_labels, check_chain
 from regimes.detector import DETECTORS, require_fitted, save_detector, saved_detector
 from regimes.kernels import hysteresis
 from regimes.observations import Observer
-from regimes.regime import REGIME_NAMES, UNDECIDED, RegimeProbabilities
+from regimes.regime import REGIME_NAMES, RegimeProbabilities
 
 MIN_ROWS = 200
 PLACE = "detector volatility"
@@ -89,10 +89,7 @@ class VolatilityDetector:
         self._enter, self._leave = np.column_stack([volatile, trending])
         self._memory = np.full(5, np.nan)
         self.fitted_until = int(features.time[-1])
-        probabilities = self.fresh().update(features).values
-        known = ~np.isnan(probabilities[:, 0])
-        label = np.where(known, probabilities.argmax(axis=1), UNDECIDED)
-        self.chain = counted_chain(label, len(REGIME_NAMES))
+        self.chain = chain_of_labels(self.fresh().update(features))
         return self
 
     def fresh(self) -> Self:

@@ -27,7 +27,7 @@ from market.bars import Bars
 from market.causal import transform
 from market.features.pipeline import FeaturePipeline, FeaturesConfig, FeatureTable
 from market.scaling import Scaler
-from market.splits import Split, SplitConfig, embargo_bars, holdout
+from market.splits import Split, SplitConfig
 from market.table import DataError, Table, utc
 from regimes.detector import DETECTORS, Detector, require_out_of_sample
 from regimes.path import PathConfig, PathFilter
@@ -152,16 +152,7 @@ def prepare(bars: Bars, config: SpecialistConfig) -> Ground:
         the detector does not know the regime.
     """
     pipeline = FeaturePipeline(config.features)
-    embargo = config.split.embargo_bars
-    if embargo is None:
-        embargo = embargo_bars(bars.interval_ns, label=0, memory=pipeline.warmup)
-    least = pipeline.warmup + embargo + 1_000
-    if len(bars) < least:
-        raise ConfigError(
-            f"{bars.label}: {len(bars)} bars are too few; features need {pipeline.warmup} to warm up, the "
-            f"embargo takes {embargo}, and at least {least} in all leave something to learn from"
-        )
-    split = holdout(slice(pipeline.warmup, len(bars)), train=config.split.train, embargo=embargo)
+    split = config.split.rows(bars, pipeline.warmup)
     features = transform(pipeline, bars)
     detector = DETECTORS.create(config.detector.name, config.detector.settings)
     detector = detector.fit(features[split.train])
