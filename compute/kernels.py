@@ -29,6 +29,7 @@ _INLINED = (
     "backtest/lanes.py",
     "backtest/account.py",
     "backtest/kernels.py",
+    "specialists/blend.py",
 )
 
 

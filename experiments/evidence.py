@@ -25,9 +25,10 @@ from typing import Literal, Self
 
 import numpy as np
 
+from experiments import kernels
+
 EULER_GAMMA = 0.577215664901532861
 MAX_BLOCKS = 20  # 184,756 splits; the next even number has four times as many
-_CELLS = 60_000  # split-trial pairs worked on at once: small enough for the cache
 _DECIMALS = 12  # Sharpe ratios that agree to this many are equal
 _ROUNDING = 1e-12  # a variance this small beside the mean square is rounding, not movement
 
@@ -299,9 +300,8 @@ def pbo(returns: np.ndarray, n_blocks: int = 16) -> Overfitting:
     Source: Bailey, Borwein, Lopez de Prado and Zhu (2017), section 3.
     """
     returns = _matrix(returns)
+    _check_blocks(n_blocks)
     n, m = returns.shape
-    if n_blocks % 2 or not 2 <= n_blocks <= MAX_BLOCKS:
-        raise ValueError(f"n_blocks is {n_blocks}; it must be an even number from 2 to {MAX_BLOCKS}")
     if m < 2 or n < 2 * n_blocks:
         raise ValueError(
             f"returns has shape {returns.shape}; {n_blocks} blocks need 2 trials and at least "
@@ -311,27 +311,50 @@ def pbo(returns: np.ndarray, n_blocks: int = 16) -> Overfitting:
     rows = np.array([len(block) for block in blocks], dtype=np.float64)
     sums = np.array([block.sum(axis=0) for block in blocks])
     squares = np.array([np.sum(block**2, axis=0) for block in blocks])
+    return pbo_of_blocks(rows, sums, squares)
+
+
+def pbo_of_blocks(rows: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> Overfitting:
+    """Return the probability of backtest overfitting from what each block adds up to.
+
+    The Sharpe ratio of a half needs no more than the sums over its blocks, so a search can keep 2 x 16
+    numbers per trial instead of a return per bar; the result is that of :func:`pbo`.
+
+    Parameters
+    ----------
+    rows : float64 (blocks,)
+        Bars of each block, at least 2; an even number of blocks, 2 to 20, in order of time.
+    sums, squares : float64 (blocks, trials)
+        Of the returns per bar of **all** trials that were evaluated, at least 2, and of their squares.
+    """
+    rows = np.ascontiguousarray(rows, dtype=np.float64)
+    sums, squares = _matrix(sums), _matrix(squares)
+    _check_blocks(rows.size)
+    if sums.shape != squares.shape or len(sums) != rows.size or sums.shape[1] < 2 or rows.min() < 2:
+        raise ValueError(
+            f"{rows.size} blocks of at least {rows.min():g} bars have sums {sums.shape} and squares "
+            f"{squares.shape}; both must be (blocks, trials) of 2 trials or more, on 2 bars or more"
+        )
+    n_blocks, m = sums.shape
     # The halves that hold block 0; their complements are the other half of all combinations.
     halves = np.array(list(combinations(range(n_blocks), n_blocks // 2)))
     halves = halves[: len(halves) // 2]
     chosen = np.zeros((len(halves), n_blocks), dtype=bool)
     np.put_along_axis(chosen, halves, True, axis=1)
-    ranks, inside, outside = [], [], []
-    step = max(1, _CELLS // m)
-    for first in range(0, len(chosen), step):
-        part = chosen[first : first + step]
-        here = _half_sharpes(part, rows, sums, squares)  # (splits, trials)
-        there = _half_sharpes(~part, rows, sums, squares)
-        for train, test in ((here, there), (there, here)):
-            winner = np.argmax(train, axis=1)[:, None]
-            result = np.take_along_axis(test, winner, axis=1)
-            ranks.append(np.sum(test < result, axis=1) + (np.sum(test == result, axis=1) + 1) / 2)
-            inside.append(np.take_along_axis(train, winner, axis=1)[:, 0])
-            outside.append(result[:, 0])
-    relative = np.concatenate(ranks) / (m + 1)
+    found = np.empty((2 * len(halves), 3))
+    kernels.judge_winners(
+        chosen,
+        rows,
+        np.ascontiguousarray(sums),
+        np.ascontiguousarray(squares),
+        _ROUNDING,
+        10.0**_DECIMALS,
+        found,
+    )
+    ranks, x, y = found.T
+    relative = ranks / (m + 1)
     logits = np.log(relative / (1 - relative))
     logits.flags.writeable = False
-    x, y = np.concatenate(inside), np.concatenate(outside)
     spread = x - x.mean()
     square = float(spread @ spread)
     slope = float(spread @ (y - y.mean())) / square if x.min() < x.max() else math.nan
@@ -346,21 +369,9 @@ def pbo_range(returns: np.ndarray, block_counts: Sequence[int] = (8, 10, 12, 14,
     return min(found), max(found)
 
 
-def _half_sharpes(chosen: np.ndarray, rows: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    # Block by block instead of one matrix product: each trial is then summed in the same order wherever
-    # its column stands, so that equal trials stay exactly equal and share a rank.
-    n = (chosen @ rows)[:, None]
-    total = np.zeros((len(chosen), sums.shape[1]))
-    square = np.zeros_like(total)
-    for block in range(len(rows)):
-        picked = chosen[:, block, None]
-        total += np.where(picked, sums[block], 0.0)
-        square += np.where(picked, squares[block], 0.0)
-    mean = total / n
-    variance = (square - total * mean) / (n - 1)
-    moving = variance > _ROUNDING * square / n
-    sharpe = np.where(moving, mean / np.sqrt(np.where(moving, variance, 1.0)), 0.0)
-    return np.round(sharpe, _DECIMALS)  # one profitable bar among k gives 1/sqrt(k) whatever its size: a tie
+def _check_blocks(n_blocks: int) -> None:
+    if n_blocks % 2 or not 2 <= n_blocks <= MAX_BLOCKS:
+        raise ValueError(f"n_blocks is {n_blocks}; it must be an even number from 2 to {MAX_BLOCKS}")
 
 
 def _spread(record: TrackRecord) -> float:

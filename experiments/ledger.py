@@ -9,7 +9,7 @@ import hashlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -47,6 +47,59 @@ _OPENINGS = "SELECT fingerprint, run, subject, start_ns, end_ns, seal FROM openi
 _OF_ONE = " WHERE fingerprint = ?"
 
 
+# A batch of this many Sharpe ratios whose number, counts, mean and spread agree to the last bit is the same
+# batch: two searches do not arrive there by different trials.
+_RECOGNIZED = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Trials that belong together, for example one generation.
+
+    Parameters
+    ----------
+    trials : float64 (m,)
+        Sharpe ratio per bar of each trial; NaN for one that was evaluated but has none (it counts, but
+        adds nothing to mean and variance).
+    n_evaluated : int
+        Answers given to the search, at least m.
+    n_unique : int
+        How many of them this run had not met before, at most ``n_evaluated``.
+    number : int, optional
+        Of the batch within the run. A resumed run that repeats a batch with the same result is counted
+        once; a different result under the same number counts in addition. Without a number every batch
+        counts.
+
+    Raises
+    ------
+    ValueError
+        If the counts are impossible or a Sharpe ratio is infinite.
+    """
+
+    trials: np.ndarray
+    n_evaluated: int
+    n_unique: int
+    number: int | None = None
+
+    def __post_init__(self) -> None:
+        trials = np.asarray(self.trials, dtype=np.float64)
+        if trials.ndim != 1 or np.isinf(trials).any():
+            raise ValueError(f"trials has shape {trials.shape}; it must be (m,) Sharpe ratios, finite or NaN")
+        if not 0 <= self.n_unique <= self.n_evaluated or self.n_evaluated < trials.size:
+            raise ValueError(
+                f"n_evaluated is {self.n_evaluated} and n_unique {self.n_unique} for {trials.size} trials; "
+                f"every trial is an evaluation, and only evaluations can be unique"
+            )
+        object.__setattr__(self, "trials", trials)
+
+    def sums(self) -> tuple[int, int, int, float, float]:
+        """Return evaluated, unique and defined trials, the mean Sharpe ratio and its squared deviations."""
+        defined = self.trials[~np.isnan(self.trials)]
+        mean = float(defined.mean()) + 0.0 if defined.size else 0.0  # SQLite does not keep the sign of -0.0
+        m2 = float(np.sum((defined - mean) ** 2))
+        return int(self.n_evaluated), int(self.n_unique), defined.size, mean, m2
+
+
 @dataclass(frozen=True)
 class LedgerSummary:
     """All trials on one data fingerprint.
@@ -58,11 +111,12 @@ class LedgerSummary:
     n_evaluated : int
         Answers given to searches, repeated genomes included.
     n_unique : int
-        Different genomes within each run, added over runs (the same search twice counts twice).
+        Different genomes within each run, added over runs. A search that is repeated to the last bit (same
+        settings, same seed) tries nothing new: its batches are recognized, and count once.
     n_effective : float
         Estimated independent trials, added over runs; a run without an estimate counts with ``n_unique``.
     n_defined : int
-        Trials that had a Sharpe ratio at all.
+        Trials that had a Sharpe ratio at all, as far as they are different.
     sharpe_mean, sharpe_variance : float
         Of the defined Sharpe ratios, per bar; ddof 1. NaN for fewer than 1 and 2 of them.
     n_runs : int
@@ -139,7 +193,11 @@ class Ledger:
         n_unique: int,
         batch: int | None = None,
     ) -> None:
-        """Add the trials of one batch, for example one generation, in one transaction.
+        """Add the trials of one batch; parameters as of :class:`Batch`."""
+        self.record_all(fingerprint, run_id, [Batch(trials, n_evaluated, n_unique, batch)])
+
+    def record_all(self, fingerprint: str, run_id: str, batches: Sequence[Batch]) -> None:
+        """Add the trials of several batches of one run in one transaction: all of them, or none.
 
         Parameters
         ----------
@@ -147,41 +205,22 @@ class Ledger:
             Identity of the rows the trials were judged on.
         run_id : str
             The run that made them.
-        trials : float64 (m,)
-            Sharpe ratio per bar of each trial; NaN for one that was evaluated but has none (it counts,
-            but adds nothing to mean and variance).
-        n_evaluated : int
-            Answers given to the search, at least m.
-        n_unique : int
-            How many of them this run had not met before, at most ``n_evaluated``.
-        batch : int, optional
-            Number of the batch within the run. A resumed run that repeats a batch with the same result
-            is counted once; a different result under the same number counts in addition. Without a
-            number every call counts.
+        batches : sequence of Batch
         """
-        trials = np.asarray(trials, dtype=np.float64)
-        if trials.ndim != 1 or np.isinf(trials).any():
-            raise ValueError(f"trials has shape {trials.shape}; it must be (m,) Sharpe ratios, finite or NaN")
-        if not 0 <= n_unique <= n_evaluated or n_evaluated < trials.size:
-            raise ValueError(
-                f"n_evaluated is {n_evaluated} and n_unique {n_unique} for {trials.size} trials; every "
-                f"trial is an evaluation, and only evaluations can be unique"
-            )
         _checked(fingerprint)
         checked_id(run_id)
-        defined = trials[~np.isnan(trials)]
-        mean = float(defined.mean()) + 0.0 if defined.size else 0.0  # SQLite does not keep the sign of -0.0
-        m2 = float(np.sum((defined - mean) ** 2))
+        found = [(batch.number, batch.sums()) for batch in batches]
         with self._transaction() as connection:
-            if batch is None:
-                batch = connection.execute(
-                    "SELECT COALESCE(MAX(batch) + 1, 0) FROM trials WHERE fingerprint = ? AND run = ?",
-                    (fingerprint, run_id),
-                ).fetchone()[0]
-            row = (fingerprint, run_id, int(batch), int(n_evaluated), int(n_unique), defined.size, mean, m2)
-            connection.execute(
-                "INSERT OR IGNORE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, _seal(*row))
-            )
+            for number, sums in found:
+                if number is None:
+                    number = connection.execute(
+                        "SELECT COALESCE(MAX(batch) + 1, 0) FROM trials WHERE fingerprint = ? AND run = ?",
+                        (fingerprint, run_id),
+                    ).fetchone()[0]
+                row = (fingerprint, run_id, int(number), *sums)
+                connection.execute(
+                    "INSERT OR IGNORE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, _seal(*row))
+                )
 
     def record_effective(self, fingerprint: str, run_id: str, n_effective: float) -> None:
         """Store a run's number of effectively independent trials; the last estimate stands.
@@ -211,9 +250,14 @@ class Ledger:
         effective = {row[1]: row[2] for row in self._intact(estimates)}
         unique: dict[str, int] = {}
         n_evaluated, count, mean, m2 = 0, 0, 0.0, 0.0
-        for _, run, _, evaluated, fresh, n, batch_mean, batch_m2 in self._intact(rows):
+        by: dict[tuple, str] = {}  # the run that each batch is counted with
+        for _, run, batch, evaluated, fresh, n, batch_mean, batch_m2 in self._intact(rows):
             n_evaluated += evaluated
-            unique[run] = unique.get(run, 0) + fresh
+            unique.setdefault(run, 0)
+            content = (batch, evaluated, fresh, n, batch_mean, batch_m2)
+            if n >= _RECOGNIZED and batch_m2 > 0 and by.setdefault(content, run) != run:
+                continue
+            unique[run] += fresh
             if n:
                 total = count + n
                 step = batch_mean - mean
@@ -236,7 +280,9 @@ class Ledger:
     ) -> "Openings":
         """Record that a run looks at a final test span; return the earlier looks that overlap it.
 
-        A test span is read once. Earlier looks belong in the report: those rows are no longer unseen.
+        A test span is read once. Earlier looks belong in the report: those rows are no longer unseen. A run
+        that was killed between its look and its report, and is resumed, takes the same look and not a second
+        one.
 
         Parameters
         ----------
@@ -254,15 +300,14 @@ class Ledger:
             raise ValueError(f"the test span ends at {end_ns}, before its start at {start_ns}")
         row = (fingerprint, run_id, subject, int(start_ns), int(end_ns))
         with self._transaction() as connection:
-            earlier = connection.execute(_OPENINGS + _OF_ONE, (fingerprint,)).fetchall()
-            connection.execute(
-                "INSERT INTO openings (fingerprint, run, subject, start_ns, end_ns, seal) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (*row, _seal(*row)),
-            )
-        before = [
-            other for _, _, other, start, end in self._intact(earlier) if start <= end_ns and start_ns <= end
-        ]
+            known = self._intact(connection.execute(_OPENINGS + _OF_ONE, (fingerprint,)).fetchall())
+            if row not in known:
+                connection.execute(
+                    "INSERT INTO openings (fingerprint, run, subject, start_ns, end_ns, seal) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (*row, _seal(*row)),
+                )
+        before = [one[2] for one in known if one != row and one[3] <= end_ns and start_ns <= one[4]]
         return Openings(len(before), len(set(before) - {subject}))
 
     def _create(self) -> None:

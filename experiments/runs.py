@@ -27,14 +27,15 @@ PACKAGES = (
     "forecasters", "ga", "live", "market", "regimes", "specialists",
 )  # fmt: skip
 LIBRARIES = (
-    "deap", "hmmlearn", "numba", "numpy", "pandas", "pyarrow", "pydantic", "scikit-learn", "scipy",
-    "TA-Lib", "torch", "xgboost", "xgboost-cpu",
+    "deap", "hmmlearn", "llvmlite", "numba", "numpy", "pandas", "pyarrow", "pydantic", "ribs",
+    "scikit-learn", "scipy", "TA-Lib", "torch", "xgboost", "xgboost-cpu",
 )  # fmt: skip
 
 _ROOT = Path(__file__).resolve().parent.parent
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _STAMPED = re.compile(r"(?P<label>.+)_(?P<time>\d{8}T\d{6}Z)(?:-(?P<again>\d+))?")
 _STAMP = "%Y%m%dT%H%M%SZ"
+_DRAFT = re.compile(r"\.[0-9a-f]{12}-.+")
 
 
 def checked_id(text: str, what: str = "run") -> str:
@@ -170,6 +171,18 @@ class Run:
             with suppress(OSError):  # the failure above is the news, not a draft that will not go
                 draft.unlink(missing_ok=True)
             raise
+
+    def remove_drafts(self) -> int:
+        """Remove what a killed process was writing when it was killed; return how many files.
+
+        Call it when a run is taken up again, and never while another process may be writing in it.
+        """
+        found = self.folder.rglob(".*")
+        drafts = [path for path in found if _DRAFT.fullmatch(path.name) and not path.is_dir()]
+        with _explained(self.folder, "cleared of drafts"):
+            for draft in drafts:
+                draft.unlink(missing_ok=True)
+        return len(drafts)
 
     def write_bytes(self, name: str, content: bytes) -> Path:
         """Write a file atomically; return its path."""

@@ -4,9 +4,10 @@ Controls are data handed in with each generation, never attributes of the search
 policy, or a conductor, turn them while it runs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pydantic
@@ -96,7 +97,9 @@ _IS_LOG = np.array([r.scale == "log" for r in CONTROL_RANGES.values()])
 class GAControls:
     """The 12 knobs of one generation; ranges, scales and meanings are in ``CONTROL_RANGES``.
 
-    The defaults are the tuned fixed controls: ``benchmarks/ga_tuning.py`` says how.
+    The defaults are for short searches of a costly fitness, tens of generations, as of a trading strategy:
+    they recombine and select hard. ``SMOOTH`` and ``RUGGED`` are the tuned fixed controls of two classes of
+    long searches; ``docs/search.md`` compares the three.
 
     Raises
     ------
@@ -165,8 +168,50 @@ class GAControls:
         return cls.from_array(values)
 
 
+def inside(name: str, value: float) -> float:
+    """Return a value of a control, moved to the nearest bound of its range if it lies outside."""
+    limits = CONTROL_RANGES[name]
+    return min(max(value, limits.low), limits.high)
+
+
 if tuple(f.name for f in fields(GAControls)) != CONTROL_NAMES:  # the array order is part of saved logs
     raise TypeError("CONTROL_RANGES and GAControls must name the same controls in the same order")
+
+
+#: The tuned fixed controls for smooth functions and hundreds of generations: differential evolution in which
+#: every place is defended.
+SMOOTH = GAControls(
+    mutation_rate=0.01,
+    mutation_step=0.3,
+    mutation_tail=0.5,
+    crossover_rate=0.9,
+    crossover_spread=0.5,
+    differential_rate=0.95,
+    differential_weight=0.5,
+    tournament_size=4.0,
+    elite_fraction=0.003,
+    immigrant_fraction=0.0,
+    crowding_rate=1.0,
+    restart_fraction=0.0,
+)
+
+#: The tuned fixed controls for rules with thresholds, whose fitness is flat, then jumps, and whose best
+#: basins are narrow and often lie at a wall: single genes change, by steps of all sizes, and each parent is
+#: defended.
+RUGGED = GAControls(
+    mutation_rate=0.25,
+    mutation_step=0.5,
+    mutation_tail=0.9,
+    crossover_rate=0.02,
+    crossover_spread=0.5,
+    differential_rate=0.55,
+    differential_weight=1.0,
+    tournament_size=5.0,
+    elite_fraction=0.003,
+    immigrant_fraction=0.0,
+    crowding_rate=1.0,
+    restart_fraction=0.0,
+)
 
 
 class Hyperparameters(Config):
@@ -202,9 +247,20 @@ class ControlPolicy(Protocol):
     """Turns the knobs, once per generation."""
 
     def controls(self, progress: "Progress") -> GAControls:
-        """Return the controls of the next generation from what the search has shown so far."""
+        """Return the controls of the next generation from what the search has shown so far.
+
+        The same again for the same progress, however often it is asked.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what :meth:`restore` needs: nested dictionaries of arrays and numbers, {} without memory."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state` returned, so that the same controls follow bit for bit."""
         ...
 
 
 #: Policies by the name that a config uses.
-POLICIES: Registry[ControlPolicy] = Registry("policy", "ga", ("policies",))
+POLICIES: Registry[ControlPolicy] = Registry("policy", "ga", ("policies", "adaptive_policies"))

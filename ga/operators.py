@@ -1,51 +1,71 @@
-"""Selection, recombination, mutation and replacement of whole populations, registered in a DEAP toolbox.
+"""Selection, breeding and replacement of whole populations, registered in a DEAP toolbox.
 
-DEAP's operators change one individual at a time; these treat the population as one matrix, which is
-some twenty times quicker, and DEAP's own are their twins in the tests. Each operator takes a NumPy
-generator first, draws nothing elsewhere, and never changes the arrays it is given. Genes that leave
-the unit cube are folded back at its walls; clipping would pile them up there.
+DEAP's operators change one individual at a time; these treat the population as one matrix in compiled
+loops, and DEAP's own are their twins in the tests. Each operator takes a NumPy generator first, draws
+nothing elsewhere, and never changes the arrays it is given. Another family of genomes (trees, say) keeps
+the search and registers its own ``breed`` and ``remutate``.
 
 Shapes: ``p`` individuals, ``m`` offspring, ``d`` genes.
 """
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
-from deap import base, tools
+from deap import base
+from deap.tools import Logbook
 
-#: A Cauchy step has no mean; beyond this many widths folding has long lost all memory of the start.
-MAX_STEP = 1e6
+from ga import breeding_kernels, kernels
+from ga.controls import GAControls
+from ga.variation import MUTATIONS, RECOMBINATIONS, Variation
+
+#: How often an offspring that repeats an evaluated genome is mutated again.
+MAX_TRIES = 8
 
 
-def toolbox() -> base.Toolbox:
-    """Return a new toolbox with the array operators; register another function to replace one."""
+def toolbox(variation: Variation | None = None) -> base.Toolbox:
+    """Return a new toolbox with the array operators; register another function to replace one.
+
+    Parameters
+    ----------
+    variation : Variation, optional
+        Which recombination and mutation ``breed`` and ``remutate`` use.
+    """
+    variation = Variation() if variation is None else variation
     box = base.Toolbox()
     box.register("order", order)
     box.register("select", select)
-    box.register("mate", mate)
-    box.register("differ", differ)
-    box.register("mutate", mutate)
+    box.register("breed", breed, variation=variation)
+    box.register("remutate", remutate, variation=variation)
     box.register("replace", replace)
     box.register("round", round_stochastically)
     return box
 
 
-def logbook() -> tools.Logbook:
+def logbook() -> Logbook:
     """Return a new DEAP logbook, a list of one dictionary per generation."""
-    return tools.Logbook()
+    return Logbook()
+
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @contextmanager
 def python_random(rng: np.random.Generator) -> Iterator[None]:
-    """Seed Python's global generator, from which DEAP's own operators draw, and restore it afterwards."""
-    before = random.getstate()
-    random.seed(int(rng.integers(2**63)))
-    try:
-        yield
-    finally:
-        random.setstate(before)
+    """Seed Python's global generator, from which DEAP's own operators draw, and restore it afterwards.
+
+    One thread at a time: searches that run side by side would draw each other's numbers.
+    """
+    with _ONE_AT_A_TIME:
+        before = random.getstate()
+        random.seed(int(rng.integers(2**63)))
+        try:
+            yield
+        finally:
+            random.setstate(before)
 
 
 def round_stochastically(rng: np.random.Generator, value: float) -> int:
@@ -56,15 +76,14 @@ def round_stochastically(rng: np.random.Generator, value: float) -> int:
 
 def order(rng: np.random.Generator, fitness: np.ndarray) -> np.ndarray:
     """Return the rows of a population from best to worst, int64 (p,); equals stand in random order."""
-    shuffled = rng.permutation(fitness.size)
-    return shuffled[np.argsort(-fitness[shuffled], kind="stable")]
+    rows = np.empty(fitness.size, dtype=np.int64)
+    if kernels.descend(fitness, fitness.argsort(), rows):
+        return np.lexsort((rng.random(fitness.size), -fitness))
+    return rows
 
 
 def select(rng: np.random.Generator, order: np.ndarray, m: int, tournament_size: float) -> np.ndarray:
-    """Return the winners of ``m`` tournaments, int64 (m,).
-
-    The best place among ``k`` contestants drawn with replacement is one uniform number by inversion:
-    the smallest of ``k`` uniforms has the distribution function ``1 - (1 - x)^k``.
+    """Return the winners of ``m`` tournaments among contestants drawn with replacement, int64 (m,).
 
     Parameters
     ----------
@@ -76,102 +95,112 @@ def select(rng: np.random.Generator, order: np.ndarray, m: int, tournament_size:
     tournament_size : float
         Contestants per tournament; each tournament rounds a fraction up or down at random.
     """
-    whole = int(tournament_size)
-    contestants = whole + (rng.random(m) < tournament_size - whole)
-    smallest = 1.0 - (1.0 - rng.random(m)) ** (1.0 / contestants)  # in [0, 1): never past the last row
-    return order[(smallest * order.size).astype(np.int64)]
+    winners = np.empty(m, dtype=np.int64)
+    breeding_kernels.tournaments(rng.random((2, m)), order, tournament_size, winners)
+    return winners
 
 
-def mate(
-    rng: np.random.Generator, parents: np.ndarray, partners: np.ndarray, crossover_spread: float
-) -> np.ndarray:
-    """Return children (m, d) by blend crossover.
+class Bred(NamedTuple):
+    """Offspring of one generation; ``m`` is their number."""
 
-    Each gene is uniform on the interval between its two parents, lengthened on both sides by
-    ``crossover_spread`` times their distance.
-
-    Source: Eshelman and Schaffer (1993), BLX-alpha.
-    """
-    weight = rng.random(parents.shape)
-    weight *= 1.0 + 2.0 * crossover_spread
-    weight -= crossover_spread
-    weight *= partners - parents
-    weight += parents
-    return _folded(weight)
+    #: float64 (m, d), finished: recombined and mutated.
+    children: np.ndarray
+    #: int8 (m,), position in ``ga.progress.OPERATORS``.
+    operator: np.ndarray
+    #: float64 (m,), scale factor F of the children of difference vectors, NaN for others.
+    weight: np.ndarray
+    #: float64 (m,), crossover rate CR of the same, NaN for others.
+    rate: np.ndarray
 
 
-def differ(
+def breed(
     rng: np.random.Generator,
+    genes: np.ndarray,
+    order: np.ndarray,
     parents: np.ndarray,
-    guides: np.ndarray,
-    differences: np.ndarray,
-    crossover_rate: float,
-    differential_weight: float,
-) -> np.ndarray:
-    """Return children (m, d) by differential evolution, current-to-guide/1 with binomial crossover.
+    controls: GAControls,
+    *,
+    variation: Variation,
+    archive: np.ndarray | None = None,
+) -> Bred:
+    """Return one finished offspring per parent.
 
-    ``parent + F (guide - parent) + F difference`` in each gene that crosses over; at least one does.
+    Each child is made with a difference vector (probability ``differential_rate``), else with a partner
+    (probability ``crossover_rate``), else it is its parent; then its genes mutate. A child of mutation
+    alone, also one whose partner is its parent, mutates in at least one gene. Difference vectors are those
+    of differential evolution, current-to-guide/1 with binomial crossover:
+    ``parent + F (guide - parent) + F (one - other)`` in each gene that crosses over; at least one does.
+    Guides and partners are tournament winners, which makes this the random rule for a tournament of one.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-    parents, guides : float64 (m, d)
-        The guide is a tournament winner, which makes this the random rule for a tournament of one.
-    differences : float64 (m, d)
-        Difference of two random individuals.
-    crossover_rate : float
-        Probability that a gene takes the new value.
-    differential_weight : float
-        F.
+    genes : float64 (p, d)
+        Of the population.
+    order : int64 (p,)
+        Its rows from best to worst.
+    parents : int64 (m,)
+        Row of the parent of each offspring.
+    controls : GAControls
+    variation : Variation
+        Which recombination and mutation.
+    archive : float64 (a, d), optional
+        Replaced individuals, among which ``other`` is drawn too.
 
-    Source: Storn and Price (1997); Zhang and Sanderson (2009), equation 6, with tournament winners.
+    Source: Eshelman and Schaffer (1993), BLX-alpha; Deb and Agrawal (1995), simulated binary crossover;
+    Syswerda (1989), uniform crossover; Storn and Price (1997), differential evolution; Zhang and Sanderson
+    (2009), equation 6, with tournament winners, and the archive and the jitter of F and CR of JADE; Guo and
+    Yang (2015), crossover in the eigenvector coordinates of the population.
     """
-    m, d = parents.shape
-    crossed = rng.random((m, d)) < crossover_rate
-    crossed[np.arange(m), rng.integers(d, size=m)] = True
-    step = guides - parents
-    step += differences
-    step *= differential_weight
-    step *= crossed
-    step += parents
-    return _folded(step)
+    m, d = parents.size, genes.shape[1]
+    bred = Bred(np.empty((m, d)), np.empty(m, dtype=np.int8), np.empty(m), np.empty(m))
+    breeding_kernels.breed(
+        rng,
+        genes,
+        genes[:0] if archive is None else archive,
+        order,
+        parents,
+        controls.to_array(),
+        RECOMBINATIONS.index(variation.recombination),
+        MUTATIONS.index(variation.mutation),
+        int(variation.jitter),
+        variation.rotation,
+        *bred,
+    )
+    return bred
 
 
-def mutate(
+def remutate(
     rng: np.random.Generator,
     genes: np.ndarray,
-    mutation_rate: float,
-    mutation_step: float,
-    mutation_tail: float,
-    always: np.ndarray | None = None,
+    controls: GAControls,
+    attempt: int,
+    *,
+    variation: Variation,
 ) -> np.ndarray:
-    """Return mutants (m, d): each gene moves with probability ``mutation_rate``.
+    """Return mutants (m, d) of genomes that repeat a known one, at least one gene of each moved.
+
+    Each attempt makes longer steps of more genes, because around a converged population all neighbors
+    may be known.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     genes : float64 (m, d)
-    mutation_rate : float
-        Probability per gene.
-    mutation_step : float
-        Standard deviation of a Gaussian step, width of a Cauchy step, as a fraction of the range.
-    mutation_tail : float
-        Share of steps that are Cauchy.
-    always : bool (m,), optional
-        Rows in which at least one gene must move.
+    controls : GAControls
+    attempt : int
+        From 0 to ``MAX_TRIES - 1``.
+    variation : Variation
     """
-    m, d = genes.shape
-    moves = rng.random((m, d)) < mutation_rate
-    if always is not None:
-        rows = np.flatnonzero(always)
-        moves[rows, rng.integers(d, size=rows.size)] = True
-    where = np.flatnonzero(moves)
-    step = rng.standard_normal(where.size)
-    heavy = np.flatnonzero(rng.random(where.size) < mutation_tail)
-    step[heavy] = rng.standard_cauchy(heavy.size)
-    mutants = genes.copy()
-    flat = mutants.reshape(-1)
-    flat[where] = _folded(flat[where] + mutation_step * np.clip(step, -MAX_STEP, MAX_STEP))
+    mutants = np.array(genes, dtype=np.float64, order="C")
+    breeding_kernels.mutate(
+        rng,
+        mutants,
+        max(controls.mutation_rate, attempt / MAX_TRIES),
+        min(0.5, controls.mutation_step * 4.0**attempt),
+        controls.mutation_tail,
+        MUTATIONS.index(variation.mutation),
+    )
     return mutants
 
 
@@ -195,12 +224,3 @@ def replace(
     Source: Mahfoud (1992), deterministic crowding.
     """
     return ~defended | (offspring_fitness >= fitness[places])
-
-
-def _folded(genes: np.ndarray) -> np.ndarray:
-    # A wall mirrors what crosses it, as often as needed. Only strays are touched: the formula would
-    # round the others, and an unchanged gene must keep its bits to be recognised. In place.
-    if genes.size and (genes.min() < 0.0 or genes.max() > 1.0):
-        strays = (genes < 0.0) | (genes > 1.0)
-        genes[strays] = 1.0 - np.abs(1.0 - np.mod(genes[strays], 2.0))
-    return genes

@@ -52,6 +52,21 @@ class Population:
         if np.isnan(self.fitness[self.evaluated]).any():
             raise ValueError("the fitness of an evaluated individual is NaN; the worst fitness is -inf")
 
+    @classmethod
+    def owning(
+        cls, genes: np.ndarray, fitness: np.ndarray, age: np.ndarray, evaluated: np.ndarray
+    ) -> "Population":
+        """Return a population of arrays that already are as documented and that nobody else writes to.
+
+        Neither copies nor checks: a search makes one in every generation.
+        """
+        population = object.__new__(cls)
+        set_field = object.__setattr__
+        for name, array in (("genes", genes), ("fitness", fitness), ("age", age), ("evaluated", evaluated)):
+            array.flags.writeable = False
+            set_field(population, name, array)
+        return population
+
     def __len__(self) -> int:
         return len(self.genes)
 

@@ -5,7 +5,9 @@ multiplied by a positive number or shifted; fitness itself appears only in the f
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,6 +57,8 @@ _SHOWN_CONTROLS = [
     for name in STATISTIC_NAMES
     if name.startswith("control_")
 ]
+_PLAIN = ("generation", "evaluations", "best", "median", "mean", "diversity", "stagnation", "invalid")
+_WHOLE = ("generation", "evaluations", "stagnation", "invalid")
 _LOG_LIMIT = 40.0  # e^-40 is below the resolution of float64 genes
 
 
@@ -84,6 +88,11 @@ class Progress:
         The settings of the run.
     controls : GAControls or None
         What made this generation; None for the initial population.
+    trials, successes : tuple of 4 int
+        Offspring made by each of ``OPERATORS`` in this generation, and those fitter than their parent.
+    successful_weight, successful_rate : float
+        Lehmer means of the scale factors F and of the crossover rates CR of the children of difference
+        vectors that were fitter than their parent, weighted by their gain; NaN without any.
     """
 
     generation: int
@@ -98,40 +107,41 @@ class Progress:
     history: np.ndarray
     hyperparameters: Hyperparameters
     controls: GAControls | None = None
+    trials: tuple[int, ...] = (0, 0, 0, 0)
+    successes: tuple[int, ...] = (0, 0, 0, 0)
+    successful_weight: float = math.nan
+    successful_rate: float = math.nan
 
     def row(self) -> dict[str, float | int]:
         """Return the log row: the plain fields, the statistics and the controls (NaN for none) by name."""
-        row: dict[str, float | int] = {
-            "generation": self.generation,
-            "evaluations": self.evaluations,
-            "best": self.best,
-            "median": self.median,
-            "mean": self.mean,
-            "diversity": self.diversity,
-            "stagnation": self.stagnation,
-            "invalid": self.invalid,
-        }
+        row: dict[str, float | int] = {name: getattr(self, name) for name in _PLAIN}
         row.update(zip(STATISTIC_NAMES, self.statistics.tolist(), strict=True))
-        row.update(self.controls.to_dict() if self.controls else dict.fromkeys(CONTROL_NAMES, math.nan))
+        row.update(_named(self.controls))
         return row
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of the offspring of one generation; ``m`` is their number.
 
     Parameters
     ----------
-    operator : int8 (m,)
-        Position in ``OPERATORS``.
+    operator : int8 (k,)
+        Position in ``OPERATORS`` of the first ``k`` offspring; all further ones are immigrants.
     improved : bool (m,)
         Fitter than the parent.
+    gain : float64 (m,)
+        Fitness minus that of the parent.
+    weight, rate : float64 (k,)
+        F and CR of the children of difference vectors, NaN for others.
     duplicates, cached, invalid, restarted : int
         Offspring mutated again, answered from a cache, without a finite fitness, drawn anew by a restart.
     """
 
     operator: np.ndarray
     improved: np.ndarray
+    gain: np.ndarray
+    weight: np.ndarray
+    rate: np.ndarray
     duplicates: int
     cached: int
     invalid: int
@@ -151,11 +161,15 @@ class Chronicle:
         self._run = hyperparameters
         rows = hyperparameters.n_generations + 1
         self._history = np.zeros((rows, len(STATISTIC_NAMES)))
-        self._best = np.full(rows, -np.inf)
+        self._visible = _readonly(self._history)
+        # One entry per generation; lists, since numbers of Python come and go quicker than those of arrays.
+        self._plain: list[tuple[float, ...]] = []
+        self._controls: list[GAControls | None] = []
+        self._level: list[float] = []  # best fitness; past ones are moved to the present fitness window
         self._n_genes = n_genes
         self._initial_diversity = 0.0
-        self._stagnation = 0
-        self._evaluations = 0
+        self._progress = self.start()
+        self._known = (None, (0.0, 0.0, 0.0, 0.0))  # the last controls and their places in their ranges
 
     def start(self) -> Progress:
         """Return the progress before anything was evaluated."""
@@ -172,6 +186,11 @@ class Chronicle:
             history=_readonly(np.zeros((0, len(STATISTIC_NAMES)))),
             hyperparameters=self._run,
         )
+
+    @property
+    def progress(self) -> Progress:
+        """The progress after the last recorded generation; empty before the first."""
+        return self._progress
 
     def record(
         self,
@@ -193,101 +212,207 @@ class Chronicle:
         outcome : Outcome
         controls : GAControls or None
         """
-        m, p = outcome.operator.size, len(population)
-        fitness = population.fitness[order]  # best first
-        finite = fitness[np.isfinite(fitness)]  # the invalid ones stand last
-        best = float(fitness[0])
-        self._best[generation] = best
-        risen = generation > 0 and best > self._best[generation - 1]
-        self._stagnation = 0 if risen or generation == 0 else self._stagnation + 1
-        self._evaluations += m
-        diversity = population.diversity
+        m, p = outcome.improved.size, len(population)
+        leader = int(order[0])
+        best = float(population.fitness[leader])
+        diversity, to_centre, numbers = _described(population, order, leader, outcome)
+        median, mean, median_gap, quartile_gap, skew, correlation, *counts, weight, rate = numbers
+        made, risers = counts[:4], counts[4:]
+
+        risen = generation > 0 and best > self._level[-1]
+        self._level.append(best)
+        stagnation = 0 if risen or generation == 0 else self._progress.stagnation + 1
+        evaluations = self._progress.evaluations + m
         if generation == 0:
             self._initial_diversity = diversity
-
-        successes = np.bincount(outcome.operator[outcome.improved], minlength=4)
-        made = np.bincount(outcome.operator, minlength=4)
-        success_rate = float(successes.sum()) / m if m else 0.0
+        success_rate = sum(risers) / m if m else 0.0
         relative = diversity / self._initial_diversity if self._initial_diversity > 0.0 else 0.0
-        age = int(population.age[order[0]])
-        gaps = _gaps(finite)
-        correlation, to_centre = _geometry(population, order)
-        unit = controls.to_unit() if controls else np.zeros(len(CONTROL_NAMES))
-        step = _log(controls.mutation_step, diversity) if controls else 0.0
         self._history[generation] = (
             generation / self._run.n_generations,
             math.log(p),
             math.log(self._n_genes),
             success_rate,
             float(risen),
-            self._stagnation / (self._run.patience or self._run.n_generations),
+            stagnation / (self._run.patience or self._run.n_generations),
             self._improvement(generation, 1),
             self._improvement(generation, 5),
             self._improvement(generation, 15),
-            *gaps,
+            median_gap,
+            quartile_gap,
+            skew,
             correlation,
             relative,
             _log(relative, 1.0),
             to_centre / diversity if diversity > 0.0 else 0.0,
-            step,
+            _log(controls.mutation_step, diversity) if controls else 0.0,
             outcome.duplicates / m if m else 0.0,
             outcome.cached / m if m else 0.0,
             outcome.invalid / m if m else 0.0,
             outcome.restarted / p,
-            age / (generation + 1),
-            *unit[_SHOWN_CONTROLS],
-            *(s / n if n else success_rate for s, n in zip(successes.tolist(), made.tolist(), strict=True)),
+            int(population.age[leader]) / (generation + 1),
+            *self._shown(controls),
+            *(s / n if n else success_rate for s, n in zip(risers, made, strict=True)),
         )
-        return Progress(
+        self._plain.append(
+            (generation, evaluations, best, median, mean, diversity, stagnation, outcome.invalid)
+        )
+        self._controls.append(controls)
+        self._progress = Progress(
             generation=generation,
-            evaluations=self._evaluations,
+            evaluations=evaluations,
             best=best,
-            median=float(0.5 * (fitness[(p - 1) // 2] + fitness[p // 2])),
-            mean=float(finite.mean()) if finite.size else math.nan,
+            median=median,
+            mean=mean,
             diversity=diversity,
-            stagnation=self._stagnation,
+            stagnation=stagnation,
             invalid=outcome.invalid,
-            statistics=_readonly(self._history[generation]),
-            history=_readonly(self._history[: generation + 1]),  # later generations write other rows
+            statistics=self._visible[generation],
+            history=self._visible[: generation + 1],  # later generations write other rows
             hyperparameters=self._run,
             controls=controls,
+            trials=tuple(map(int, made)),
+            successes=tuple(map(int, risers)),
+            successful_weight=weight,
+            successful_rate=rate,
         )
+        return self._progress
+
+    def reassess(self, population: Population, order: np.ndarray) -> Progress:
+        """Return the progress after the fitness of the whole population was measured anew.
+
+        Generation, stagnation, statistics and log rows stay. Past best values are moved by the
+        difference, so that a later gain is one on the new measure and not the change of measure.
+
+        Parameters
+        ----------
+        population : Population
+            With the new fitness.
+        order : int64 (p,)
+            Its rows from best to worst.
+        """
+        leader = int(order[0])
+        best = float(population.fitness[leader])
+        _, _, (median, mean, *_) = _described(population, order, leader, _NOTHING)
+        shift = best - self._level[-1]
+        if math.isfinite(shift):
+            self._level = [level + shift for level in self._level]
+        self._level[-1] = best
+        self._progress = replace(self._progress, best=best, median=median, mean=mean)
+        return self._progress
+
+    def rows(self, start: int = 0) -> list[dict[str, float | int]]:
+        """Return the log rows from generation ``start`` on, as :meth:`Progress.row` made them."""
+        rows = []
+        for generation in range(start, len(self._plain)):
+            row: dict[str, float | int] = dict(zip(_PLAIN, self._plain[generation], strict=True))
+            row.update(zip(STATISTIC_NAMES, self._history[generation].tolist(), strict=True))
+            row.update(_named(self._controls[generation]))
+            rows.append(row)
+        return rows
+
+    def state(self) -> dict[str, Any]:
+        """Return all that :meth:`restore` needs, as arrays with one row per generation, and numbers."""
+        now, n = self._progress, len(self._plain)
+        nobody = np.full(len(CONTROL_NAMES), np.nan)
+        controls = [nobody if one is None else one.to_array() for one in self._controls]
+        return {
+            "history": self._history[:n].copy(),
+            "plain": np.array(self._plain, dtype=np.float64).reshape(n, len(_PLAIN)),
+            "controls": np.array(controls).reshape(n, len(CONTROL_NAMES)),
+            "level": np.array(self._level, dtype=np.float64),
+            "initial_diversity": self._initial_diversity,
+            "fitness": [now.best, now.median, now.mean],
+            "trials": list(now.trials),
+            "successes": list(now.successes),
+            "successful": [now.successful_weight, now.successful_rate],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> Progress:
+        """Take over the memory that :meth:`state` returned, and return its progress.
+
+        Raises
+        ------
+        ValueError
+            If it is the memory of a longer run, or its rows do not have the columns of today.
+        """
+        names = ("history", "plain", "controls", "level")
+        history, plain, controls, level = (np.asarray(state[name], dtype=np.float64) for name in names)
+        n, columns = len(history), (len(STATISTIC_NAMES), len(_PLAIN), len(CONTROL_NAMES))
+        shapes = tuple(array.shape for array in (history, plain, controls, level))
+        if n > len(self._history) or shapes != (*((n, width) for width in columns), (n,)):
+            raise ValueError(
+                f"the saved history of the run has shapes {shapes}; a run of {len(self._history)} rows, the "
+                f"initial population included, has at most that many, with {columns} columns"
+            )
+        self._history[:n] = history
+        self._plain = [_whole(row) for row in plain.tolist()]
+        self._controls = [None if math.isnan(row[0]) else GAControls(*row) for row in controls.tolist()]
+        self._level = level.tolist()
+        self._initial_diversity = float(state["initial_diversity"])
+        if n:
+            row = dict(zip(_PLAIN, self._plain[-1], strict=True))
+            row.update(zip(("best", "median", "mean"), map(float, state["fitness"]), strict=True))
+            weight, rate = map(float, state["successful"])
+            self._progress = Progress(
+                **row,
+                statistics=self._visible[n - 1],
+                history=self._visible[:n],
+                hyperparameters=self._run,
+                controls=self._controls[-1],
+                trials=tuple(map(int, state["trials"])),
+                successes=tuple(map(int, state["successes"])),
+                successful_weight=weight,
+                successful_rate=rate,
+            )
+        return self._progress
+
+    def _shown(self, controls: GAControls | None) -> tuple[float, ...]:
+        # Places of some controls in their ranges; most policies hand out the same controls again and again.
+        if controls is not self._known[0]:
+            unit = np.zeros(len(CONTROL_NAMES)) if controls is None else controls.to_unit()
+            self._known = (controls, tuple(unit[_SHOWN_CONTROLS].tolist()))
+        return self._known[1]
 
     def _improvement(self, generation: int, span: int) -> float:
-        now, then = self._best[generation], self._best[max(0, generation - span)]
-        start = self._best[0]
+        now, then = self._level[generation], self._level[max(0, generation - span)]
         if not now > then:
             return 0.0
+        start = self._level[0]
         # From a start without a valid genome every later gain is measured from the first valid one.
-        return float((now - then) / (now - start)) if math.isfinite(start) else 1.0
+        return (now - then) / (now - start) if math.isfinite(start) else 1.0
 
 
-def _gaps(fitness: np.ndarray) -> tuple[float, float, float]:
-    # Quartiles of the finite values, best first, by linear interpolation.
-    n = fitness.size
-    if n < 2 or not fitness[0] > fitness[-1]:
-        return 0.0, 0.0, 0.0
-    upper, median, lower = (_quantile(fitness, share) for share in (0.25, 0.5, 0.75))
-    best, span = float(fitness[0]), float(fitness[0] - fitness[-1])
-    middle = upper - lower
-    skew = (upper + lower - 2.0 * median) / middle if middle > 0.0 else 0.0
-    return (best - median) / span, (best - upper) / span, skew
+_NOTHING = Outcome(
+    operator=np.empty(0, dtype=np.int8),
+    improved=np.empty(0, dtype=bool),
+    gain=np.empty(0),
+    weight=np.empty(0),
+    rate=np.empty(0),
+    duplicates=0,
+    cached=0,
+    invalid=0,
+    restarted=0,
+)
 
 
-def _quantile(values: np.ndarray, share: float) -> float:
-    place = share * (values.size - 1)
-    i = int(place)
-    a = float(values[i])
-    return a + (place - i) * (float(values[min(i + 1, values.size - 1)]) - a)
+def _described(
+    population: Population, order: np.ndarray, leader: int, outcome: Outcome
+) -> tuple[float, float, list[float]]:
+    # Diversity, distance of the best to the centre, and the numbers of kernels.describe.
+    genes, fitness = population.genes, population.fitness
+    near, place, numbers = np.empty(len(fitness)), np.empty(2), np.empty(16)
+    kernels.locate(genes, leader, near, place)
+    kernels.describe(fitness, order, near, near.argsort(), *outcome[:5], numbers)
+    return *place.tolist(), numbers.tolist()
 
 
-def _geometry(population: Population, order: np.ndarray) -> tuple[float, float]:
-    # Rank correlation of fitness with the distance to the best, and that distance of the centre.
-    distance = np.empty(len(population) + 1)
-    kernels.distances(population.genes, int(order[0]), distance)
-    near = distance[:-1]
-    correlation = kernels.rank_correlation(population.fitness, order[::-1].copy(), near, np.argsort(near))
-    return float(correlation), float(distance[-1])
+def _named(controls: GAControls | None) -> dict[str, float]:
+    return dict.fromkeys(CONTROL_NAMES, math.nan) if controls is None else controls.to_dict()
+
+
+def _whole(row: list[float]) -> tuple[float, ...]:
+    # The plain fields of a row that was saved as floats.
+    return tuple(int(v) if name in _WHOLE else v for name, v in zip(_PLAIN, row, strict=True))
 
 
 def _log(numerator: float, denominator: float) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from configs.load import InputError
-from ga import kernels
+from ga import breeding_kernels, kernels
 
 #: Kinds of genes; the position of a kind is its code in ``ga.kernels``.
 KINDS = ("real", "integer", "log", "choice")
@@ -103,6 +103,34 @@ class GenomeSpace:
         kernels.decode(genes, self.low, self.high, self._code, self._table, out)
         return out
 
+    def keys(self, genes: np.ndarray) -> list[bytes]:
+        """Return what identifies each genome, a list of ``p`` keys of 16 bytes.
+
+        The search, its hall of fame and the cache of fitness call two genomes the same if and only if their
+        keys are equal. Here a key is a digest of the decoded values, since nothing outside can tell genomes
+        apart that decode to the same. A subclass that knows better overrides this method.
+
+        Parameters
+        ----------
+        genes : float64 (p, d)
+        """
+        return self.digests(genes).view("V16").ravel().tolist()
+
+    def digests(self, genes: np.ndarray) -> np.ndarray:
+        """Return the bytes of :meth:`keys` as numbers, uint64 (p, 2)."""
+        if type(self).keys is not GenomeSpace.keys:
+            keys = self.keys(genes)
+            if any(len(key) != 16 for key in keys):
+                raise ValueError(f"{self.name} identifies a genome by {keys[0]!r}; a key must have 16 bytes")
+            return np.frombuffer(bytearray(b"".join(keys)), dtype=np.uint64).reshape(-1, 2)
+        digests = np.empty((len(genes), 2), dtype=np.uint64)
+        if type(self).decode is GenomeSpace.decode:
+            genes = self._matrix(genes, "genes")
+            kernels.identify(genes, self.low, self.high, self._code, self._table, digests)
+        else:
+            kernels.digest(self.decode(genes), digests)
+        return digests
+
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Return genes (p, d) of natural values (p, d); whole numbers and choices to the middle of their bin.
 
@@ -136,8 +164,9 @@ class GenomeSpace:
         draws, but no stratum of any gene starts empty, which matters for the small populations that a
         costly fitness allows and for genes with few levels.
         """
-        strata = np.broadcast_to(np.arange(p, dtype=np.float64)[:, None], (p, self.n_genes))
-        return (rng.permuted(strata, axis=0) + rng.random((p, self.n_genes))) / p
+        genes = np.empty((p, self.n_genes))
+        breeding_kernels.stratify(rng.random((2, p, self.n_genes)), genes)
+        return genes
 
     def values(self, genes: np.ndarray) -> dict[str, float | int | str]:
         """Return the natural values of one genome by name, as a person would write them.

@@ -48,4 +48,4 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: Registry[Family] = Registry("family", "specialists", modules=("blend", "origin8"))
+FAMILIES: Registry[Family] = Registry("family", "specialists", modules=("blend", "origin8", "tree"))

@@ -16,6 +16,7 @@ from specialists.training import Evolved, Unseen
 
 CONFIDENCE = 0.95
 LEAST_TRADES = 20
+LEAST_KEPT = 0.5  # what luck gives
 
 # metric, title, format
 ROWS = (
@@ -40,7 +41,9 @@ class Evidence:
     Parameters
     ----------
     n_trials, n_runs : int
-        Different genomes ever tried on these bars, and the runs that tried them.
+        Different genomes ever tried on these bars, and the runs that tried them, resumes included.
+    n_answers : int
+        Answers those runs were given, repeated genomes and judgments on other windows included.
     luck_sharpe : float
         Annual Sharpe ratio in sample that the best of so many worthless trials is expected to show.
     deflated_sharpe : float
@@ -56,16 +59,34 @@ class Evidence:
         Probability that its true Sharpe ratio is positive, from the test rows alone.
     deflated_unseen : float
         The same against the best of so many worthless champions.
+    pbo, pbo_loss : float
+        Probability of backtest overfitting of the initial population, on the training rows: how often the
+        best of it on half of the time is at or below the median on the other half; and how often it loses
+        there. These genomes were drawn before anything was known, so luck gives 0.5, and more where it
+        pays costs. NaN if not known. The verdict asks that the best loses in no more than half of the
+        splits; PBO itself is shown only, because it compares ranks: costs alone keep genomes that trade
+        little above those that trade much, on every half, edge or none.
+    pbo_search, pbo_search_loss : float
+        The same of all genomes of the search. They were bred from what did well everywhere, so the numbers
+        flatter: they are shown and judged by nobody.
+    n_matrix : int
+        Genomes that these two rest on.
     """
 
     n_trials: int
     n_runs: int
+    n_answers: int
     luck_sharpe: float
     deflated_sharpe: float
     earlier_looks: int
     champions: int
     probabilistic_sharpe: float
     deflated_unseen: float
+    pbo: float
+    pbo_loss: float
+    pbo_search: float
+    pbo_search_loss: float
+    n_matrix: int
 
 
 def weigh(evolved: Evolved, unseen: Unseen, trials: LedgerSummary, looks: Openings) -> Evidence:
@@ -75,9 +96,11 @@ def weigh(evolved: Evolved, unseen: Unseen, trials: LedgerSummary, looks: Openin
     n_trials = max(trials.n_unique, trials.n_effective)
     luck = expected_max_sharpe(n_trials, trials.sharpe_variance)
     champions = looks.others + 1
+    first, whole = evolved.trials.pbo_of_first(), evolved.trials.pbo()
     return Evidence(
         n_trials=int(n_trials),
         n_runs=trials.n_runs,
+        n_answers=trials.n_evaluated,
         luck_sharpe=luck * math.sqrt(evolved.in_sample.bars_per_year),
         deflated_sharpe=deflated_sharpe(chosen, n_trials, trials.sharpe_variance),
         earlier_looks=looks.earlier,
@@ -85,6 +108,11 @@ def weigh(evolved: Evolved, unseen: Unseen, trials: LedgerSummary, looks: Openin
         probabilistic_sharpe=probabilistic_sharpe(later),
         # Champions without skill spread over the test rows as sampling error does: 1 / (T - 1) per bar.
         deflated_unseen=deflated_sharpe(later, champions, 1.0 / (later.n_bars - 1)),
+        pbo=math.nan if first is None else first.pbo,
+        pbo_loss=math.nan if first is None else first.loss,
+        pbo_search=math.nan if whole is None else whole.pbo,
+        pbo_search_loss=math.nan if whole is None else whole.loss,
+        n_matrix=len(evolved.trials),
     )
 
 
@@ -100,6 +128,12 @@ def criteria(unseen: Unseen, evidence: Evidence) -> tuple[Criterion, ...]:
         Criterion.at_least("Sharpe out of sample against buy and hold", champion.sharpe, held.sharpe),
         Criterion.at_least("Sharpe out of sample against hold in regime", champion.sharpe, gated.sharpe),
         Criterion.at_least("trades out of sample", champion.n_trades, LEAST_TRADES),
+        # From the training rows alone, so it fails independently of a lucky test.
+        Criterion.at_least(
+            "chance that the best of a blind draw still gains on the other half of the training rows",
+            1.0 - evidence.pbo_loss,
+            LEAST_KEPT,
+        ),
     )
 
 
@@ -133,6 +167,7 @@ def summary(
             "evaluated": evolved.n_evaluated,
             "unique": evolved.n_unique,
             "avoided_offspring": evolved.n_avoided,
+            "hit_rate": evolved.hit_rate,
             "generations": len(evolved.generations) - 1,
         },
         "assumptions": list(unseen.champion.assumptions),
@@ -161,14 +196,17 @@ def show(console: Console, found: Mapping[str, Any]) -> None:
         grid.add_row(title, *values)
     console.print(grid)
     genes = Grid(title="Genes", show_header=False)
-    named = list(found["champion"]["genes"].items())
+    every = found["champion"]["genes"].items()
+    for name, value in every:
+        if isinstance(value, str):  # a formula needs the whole line
+            console.print(f"{name}: {value}", markup=False)
+    named = [(name, value) for name, value in every if not isinstance(value, str)]
     half = (len(named) + 1) // 2
     for i in range(half):
         row = [*named[i], *(named[half + i] if half + i < len(named) else ("", None))]
         genes.add_row(row[0], _styled(row[1], "{:.4g}"), row[2], _styled(row[3], "{:.4g}"))
     console.print(genes)
-    evidence = found["evidence"]
-    for line in _luck(evidence):
+    for line in (_searched(found["search"]), *_luck(found["evidence"])):
         console.print(line)
     for criterion in found["criteria"]:
         mark = "[green]pass[/green]" if criterion["passed"] else "[red]fail[/red]"
@@ -191,16 +229,17 @@ def markdown(found: Mapping[str, Any], title: str, pictures: Mapping[str, str]) 
         mark = "pass" if criterion["passed"] else "**fail**"
         value, line = _styled(criterion["value"], "{:.3g}"), _styled(criterion["threshold"], "{:.3g}")
         lines.append(f"- {mark}: {criterion['name']} is {value}, needs {line}")
-    evidence = found["evidence"]
     lines += [
         "",
-        *_luck(evidence),
+        _searched(found["search"]),
+        "",
+        *_luck(found["evidence"]),
         "",
         "## Genes",
         "",
         "| gene | value |",
         "| --- | --: |",
-        *(f"| {name} | {value:.6g} |" for name, value in found["champion"]["genes"].items()),
+        *(f"| {name} | {_gene(value)} |" for name, value in found["champion"]["genes"].items()),
         "",
         "## Pictures",
         "",
@@ -220,13 +259,25 @@ def markdown(found: Mapping[str, Any], title: str, pictures: Mapping[str, str]) 
     return "\n".join(lines) + "\n"
 
 
+def _searched(search: Mapping[str, Any]) -> str:
+    return (
+        f"Search: {search['unique']:,} genomes evaluated in {search['generations']:,} generations; "
+        f"{search['avoided_offspring']:,} offspring ({search['hit_rate']:.1%}) were answered from memory."
+    )
+
+
 def _luck(evidence: Mapping[str, Any]) -> list[str]:
-    luck, deflated = evidence["luck_sharpe"], evidence["deflated_sharpe"]
-    trials, runs = evidence["n_trials"], evidence["n_runs"]
     lines = [
-        f"Luck: {trials:,} genomes tried on these bars in {runs} run(s). The best of so many worthless ones "
-        f"would show a Sharpe of {_styled(luck, '{:.2f}')} in sample; deflated Sharpe in sample: "
-        f"{_styled(deflated, '{:.3g}')}."
+        f"Luck: {evidence['n_trials']:,} genomes tried on these bars in {evidence['n_runs']} run(s), "
+        f"{evidence['n_answers']:,} answers in all. The best of so many worthless ones would show a Sharpe "
+        f"of {_styled(evidence['luck_sharpe'], '{:.2f}')} in sample; deflated Sharpe in sample: "
+        f"{_styled(evidence['deflated_sharpe'], '{:.3g}')}.",
+        f"Overfitting, on the training rows: the best of the initial population on half of the time is in "
+        f"the lower half of it on the other half in {_styled(evidence['pbo'], '{:.0%}')} of all splits (PBO; "
+        f"luck gives 50%), and loses there in {_styled(evidence['pbo_loss'], '{:.0%}')}. For "
+        f"{evidence['n_matrix']:,} genomes of the whole search these are "
+        f"{_styled(evidence['pbo_search'], '{:.0%}')} and {_styled(evidence['pbo_search_loss'], '{:.0%}')}, "
+        f"which flatters: they were bred on all of it.",
     ]
     if evidence["earlier_looks"]:
         lines.append(
@@ -238,6 +289,10 @@ def _luck(evidence: Mapping[str, Any]) -> list[str]:
 
 def _styled(value: float | None, style: str) -> str:
     return "-" if value is None else style.format(value)
+
+
+def _gene(value: float | str) -> str:
+    return f"`{value}`" if isinstance(value, str) else f"{value:.6g}"
 
 
 def _plain(value: float) -> str:

@@ -120,10 +120,9 @@ class Specialist:
         )
         return Table(bars.time, out, TARGETS)
 
-    def genes_by_name(self) -> dict[str, float]:
-        """Return the genes in natural units."""
-        decoded = self.family.space.decode(self.genome.genes[None, :])[0]
-        return dict(zip(self.family.space.names, decoded.tolist(), strict=True))
+    def genes_by_name(self) -> dict[str, float | int | str]:
+        """Return the genes as a person would write them: in natural units, a tree as its formula."""
+        return self.family.space.values(self.genome.genes)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of genes, family, regime, scaling and limits: who this specialist is."""

@@ -4,6 +4,7 @@ Everything that is fitted (detector, scaler, genome) sees the training rows only
 embargo later and are opened once, at the end, for the champion alone.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -19,10 +20,14 @@ from backtest.venue import Venue
 from compute.seeds import stream
 from compute.workers import Mapper
 from configs.load import Config, ConfigError, PluginConfig
+from experiments.trials import TrialMatrix
 from ga.controls import POLICIES, ControlPolicy, Hyperparameters
 from ga.evaluation import Evaluator
-from ga.evolution import Evolution, search
+from ga.evolution import Evolution
+from ga.islands import IslandPolicies, Islands, IslandsConfig
+from ga.searching import Search
 from ga.space import Genome
+from ga.variation import Variation
 from market.bars import Bars
 from market.causal import transform
 from market.features.pipeline import FeaturePipeline, FeaturesConfig, FeatureTable
@@ -58,6 +63,8 @@ class SpecialistConfig(Config):
     split: SplitConfig = SplitConfig()
     hyperparameters: Hyperparameters = Hyperparameters()
     policy: PluginConfig = PluginConfig(name="fixed")
+    variation: Variation = Variation()
+    islands: IslandsConfig = IslandsConfig()
     seed: int = Field(7, ge=0, le=2**63 - 1, description="Root of all random streams.")
 
 
@@ -107,10 +114,14 @@ class Evolved:
         The champion on the training rows, from a flat start.
     trial_sharpes : float64 (m,)
         Sharpe ratio per bar of every evaluation, in the order made.
+    trials : TrialMatrix
+        What the evaluated genomes earned per block of time, for the probability of overfitting.
     hall_of_fame : tuple of Genome
         The best distinct genomes ever evaluated, fittest first.
     n_evaluated, n_unique, n_avoided : int
         Answers given to the search, different genomes among them, and offspring answered from memory.
+    hit_rate : float
+        Share of the offspring asked about that were answered from memory.
     """
 
     specialist: Specialist
@@ -118,10 +129,12 @@ class Evolved:
     generations: list[dict[str, Any]]
     in_sample: BacktestResult
     trial_sharpes: np.ndarray
+    trials: TrialMatrix
     hall_of_fame: tuple[Genome, ...]
     n_evaluated: int
     n_unique: int
     n_avoided: int
+    hit_rate: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +230,7 @@ class SpecialistSearch:
             )
         bars = ground.bars[train]
         fitness = Fitness(
-            family, bars, rows, awake, config.costs, config.limits, config.venue, config.fitness
+            family, bars, rows, awake, config.costs, config.limits, config.venue, config.fitness, config.seed
         )
         return cls(ground, config, regime, scaler, fitness, policy)
 
@@ -235,33 +248,111 @@ class SpecialistSearch:
         on_generation : callable, optional
             Called after each generation with the search and the evaluator, for example to draw.
         """
-        ground, config, space = self.ground, self.config, self.fitness.family.space
-        evaluator = Evaluator(self.fitness, space, workers, chunk_size=LANES)
-        evolution = Evolution(space, config.hyperparameters, stream(config.seed, "ga"))
-        watch = None if on_generation is None else lambda searched: on_generation(searched, evaluator)
-        champion = search(evolution, evaluator, self.policy, watch)
+        hunt = ChampionSearch(self, workers)
+        while not hunt.finished:
+            hunt.step()
+            if on_generation is not None:
+                on_generation(hunt.evolution, hunt.evaluator)
+        return hunt.evolved()
+
+
+class ChampionSearch:
+    """A search for a champion that is under way; between two steps its state can be saved.
+
+    Parameters
+    ----------
+    ready : SpecialistSearch
+    workers : Mapper
+        Where evaluations run.
+
+    Attributes
+    ----------
+    evolution : Evolution or Islands
+    evaluator : Evaluator
+    trials : TrialMatrix
+        What the evaluated genomes earned per block of time.
+
+    Raises
+    ------
+    ConfigError
+        If the islands would be too small.
+    """
+
+    def __init__(self, ready: SpecialistSearch, workers: Mapper) -> None:
+        self.ready = ready
+        config, family = ready.config, ready.fitness.family
+        self.trials = TrialMatrix(ready.fitness.block_bars)
+        self.evaluator = Evaluator(
+            ready.fitness, family.space, workers, chunk_size=LANES, witness=self.trials.append
+        )
+        # A family whose genomes are not plain vectors brings its own operators.
+        toolbox = family.toolbox(config.variation) if hasattr(family, "toolbox") else None
+        further = {"variation": config.variation, "toolbox": toolbox}
+        policy = ready.policy
+        if config.islands.count > 1:
+            self.evolution = Islands(
+                family.space, config.hyperparameters, config.islands, config.seed, **further
+            )
+            policy = IslandPolicies([copy.deepcopy(policy) for _ in range(config.islands.count)])
+        else:
+            self.evolution = Evolution(
+                family.space, config.hyperparameters, stream(config.seed, "ga"), **further
+            )
+        self._search = Search(self.evolution, self.evaluator, policy)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the evolution is over."""
+        return self._search.finished
+
+    def step(self, before_tell: Callable[[], None] | None = None) -> None:
+        """Breed, evaluate and tell one generation; see :meth:`ga.searching.Search.step`."""
+        self._search.step(before_tell)
+
+    def evolved(self) -> Evolved:
+        """Return the champion found so far, traded on the training rows.
+
+        Raises
+        ------
+        RuntimeError
+            If it does not earn there what it was evolved for.
+        """
+        ready, evaluator = self.ready, self.evaluator
+        ground, config = ready.ground, ready.config
+        champion = self._search.champion()
         train = ground.split.train
         specialist = Specialist(
-            self.fitness.family,
+            ready.fitness.family,
             champion,
-            self.regime,
-            self.scaler,
+            ready.regime,
+            ready.scaler,
             config.limits,
             fitted_until=int(ground.bars.time[train.stop - 1]),
         )
         in_sample = judge(specialist, ground, train, config.costs, config.venue)
-        _check_same(self.fitness, champion, in_sample)
+        _check_same(ready.fitness, champion, in_sample)
         return Evolved(
             specialist=specialist,
             fitness=float(champion.fitness),
-            generations=list(evolution.logbook),
+            generations=list(self.evolution.logbook),
             in_sample=in_sample,
             trial_sharpes=evaluator.details()[:, 0],
-            hall_of_fame=tuple(evolution.hall_of_fame.genomes()),
-            n_evaluated=evaluator.evaluations + evaluator.hits,
+            trials=self.trials,
+            hall_of_fame=tuple(self.evolution.hall_of_fame.genomes()),
+            n_evaluated=evaluator.asked,
             n_unique=evaluator.evaluations,
             n_avoided=evaluator.hits,
+            hit_rate=evaluator.hit_rate,
         )
+
+    def state(self) -> dict[str, Any]:
+        """Return everything the search goes on from: nested dictionaries of arrays and plain values."""
+        return {"search": self._search.state(), "trials": self.trials.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state, bit for bit as the search that was stopped there would have."""
+        self._search.restore(state["search"])
+        self.trials.restore(state["trials"])
 
 
 def evolve_specialist(

@@ -3,11 +3,12 @@
 import time
 from typing import Self
 
+import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table as Grid
 
-from experiments.ledger import Ledger
+from experiments.ledger import Batch, Ledger
 from ga.evaluation import Evaluator
 from ga.evolution import Evolution
 
@@ -22,44 +23,56 @@ class TrialBook:
     Writing is durable and takes milliseconds, so it waits for some seconds' worth of trials. A search that
     fails or is interrupted has looked at the data all the same: what is left is written on the way out.
 
+    A batch of the ledger is one call of the evaluator, which is one generation. The evaluator remembers its
+    calls from the first generation on, also across a resume, and the ledger ignores a batch that it holds:
+    a book that is opened on a resumed run therefore adds what a kill had kept from the ledger, and counts
+    nothing twice.
+
     Parameters
     ----------
     ledger : Ledger
     fingerprint : str
         Identity of the bars.
     run_id : str
+        A resumed run keeps its name.
     """
 
     def __init__(self, ledger: Ledger, fingerprint: str, run_id: str) -> None:
         self._ledger = ledger
         self._place = (fingerprint, run_id)
         self._evaluator: Evaluator | None = None
-        self._written = (0, 0)  # evaluations and hits
+        self._written = 0  # calls
         self._next = time.monotonic() + SECONDS_BETWEEN_NOTES
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._write()
+        self.write()
 
     def note(self, evaluator: Evaluator) -> None:
-        """Take note of the generation that has just been told."""
+        """Take note of the generation that has just been told; the evaluator is always the same one."""
         self._evaluator = evaluator
         if time.monotonic() >= self._next:
-            self._write()
+            self.write()
             self._next = time.monotonic() + SECONDS_BETWEEN_NOTES
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write every call that is not written yet, now and in one transaction."""
         if self._evaluator is None:
             return
-        evaluations, hits = self._written
-        self._written = (self._evaluator.evaluations, self._evaluator.hits)
-        unique = self._written[0] - evaluations
-        evaluated = unique + self._written[1] - hits
-        if evaluated:
-            sharpes = self._evaluator.details()[evaluations:, 0]
-            self._ledger.record(*self._place, sharpes, evaluated, unique)
+        calls, details = self._evaluator.calls, self._evaluator.details()
+        sharpes = details[:, 0] if details.shape[1] else np.full(self._evaluator.evaluations, np.nan)
+        ends = np.cumsum(calls[:, 1])
+        batches = []
+        for number in range(self._written, len(calls)):
+            new, hits, judged_anew = calls[number, 1:].tolist()
+            if new + hits + judged_anew:
+                trials = sharpes[ends[number] - new : ends[number]]
+                batches.append(Batch(trials, new + hits + judged_anew, new, number))
+        if batches:
+            self._ledger.record_all(*self._place, batches)
+        self._written = len(calls)
 
 
 class GenerationTable:

@@ -1,11 +1,14 @@
-"""Which bars a job works on: a file, or the synthetic market when none is named."""
+"""Which bars a job works on: a file, stored bars, or the synthetic market when neither is named."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 from pydantic import Field
 from rich.console import Console
 
+from compute.seeds import stream
 from configs.load import Config, ConfigError
 from market.bars import Bars, between, timeframe_ns, timerange_ns
 from market.sources.funding import read_funding, with_funding
@@ -16,7 +19,12 @@ from market.table import utc
 class MarketConfig(Config):
     """Where bars come from."""
 
-    bars: str | None = Field(None, description="File of bars; without one, the synthetic market.")
+    bars: str | None = Field(
+        None, description="File of bars; without one and without a store, the synthetic market."
+    )
+    store: str | None = Field(
+        None, description="Folder of bars stored by python -m market.ingest, to read the symbol from."
+    )
     layout: str = Field("auto", description="Layout of the file, see python -m market.ingest --help.")
     symbol: str | None = Field(
         None, description="Symbol, for example BTC/USDT; by default read off the file."
@@ -31,6 +39,37 @@ class MarketConfig(Config):
     repairs: tuple[str, ...] = Field((), description="Named repairs that the file may need.")
     accept: tuple[str, ...] = Field((), description="Named oddities of the file to accept.")
     synthetic: SyntheticConfig = SyntheticConfig()
+
+    def of_asset(self, asset: str, quote: str = "USDT") -> Self:
+        """Return the same settings for one of several assets.
+
+        ``{asset}`` in the path of the file becomes the asset, as written or in small or capital letters,
+        whichever file exists. Of a store the symbol becomes ``asset/quote``, or the asset itself where it
+        names its quote. Synthetic markets differ by their seed, which follows from the asset's name.
+
+        Raises
+        ------
+        ConfigError
+            If the file is one for all assets, or there is none for this one.
+        """
+        symbol = asset if "/" in asset else f"{asset}/{quote}"
+        if self.bars is not None:
+            if "{asset}" not in self.bars:
+                raise ConfigError(
+                    f"market.bars is {self.bars}; for several assets it must hold {{asset}}, for example "
+                    "data/{asset}usdt_1h.parquet"
+                )
+            paths = [self.bars.replace("{asset}", name) for name in (asset, asset.lower(), asset.upper())]
+            found = next((path for path in paths if Path(path).exists()), None)
+            if found is None:
+                raise ConfigError(f"{paths[0]}: there is no such file of bars for the asset {asset}")
+            return self.model_copy(update={"bars": found})
+        if self.store is not None:
+            return self.model_copy(update={"symbol": symbol})
+        seed = int(stream(self.synthetic.seed, "asset", asset).integers(2**31))
+        return self.model_copy(
+            update={"synthetic": self.synthetic.model_copy(update={"seed": seed, "symbol": symbol})}
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +111,12 @@ def select_bars(config: MarketConfig) -> Selection:
     ConfigError, DataError
         If the file is missing or wrong, or nothing lies in the time range.
     """
-    if config.bars is None:
+    if config.bars is not None and config.store is not None:
+        raise ConfigError(f"market.bars is {config.bars} and market.store {config.store}; name one of them")
+    if config.store is not None:
+        bars = _stored(config)
+        truth, origin, warnings = None, f"store {config.store}", ()
+    elif config.bars is None:
         if config.symbol is not None or config.layout != "auto" or config.repairs or config.accept:
             raise ConfigError(
                 "symbol, layout, repair and accept are about a file of bars; name the file with --bars"
@@ -112,3 +156,23 @@ def select_bars(config: MarketConfig) -> Selection:
         bars = with_funding(bars, *read_funding(config.funding))
         origin += f", funding of {config.funding}"
     return Selection(bars, origin, truth, warnings)
+
+
+def _stored(config: MarketConfig) -> Bars:
+    from market.store import BarStore  # pyarrow: only when there is something to read
+
+    store = BarStore(config.store)
+    known = sorted(store.keys())
+    matching = [
+        key
+        for key in known
+        if key[0] == config.symbol and (config.timeframe is None or key[1] == config.timeframe)
+    ]
+    if len(matching) != 1:
+        listed = ", ".join(f"{symbol} {timeframe}" for symbol, timeframe in known) or "nothing"
+        wanted = " ".join(part for part in (config.symbol, config.timeframe) if part) or "no symbol"
+        raise ConfigError(
+            f"market.store {config.store}: {wanted} was asked for; it must name one of what is stored: "
+            f"{listed}"
+        )
+    return store.load(*matching[0])

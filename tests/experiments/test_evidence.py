@@ -14,6 +14,7 @@ from experiments.evidence import (
     expected_max_sharpe,
     min_track_record_length,
     pbo,
+    pbo_of_blocks,
     pbo_range,
     probabilistic_sharpe,
 )
@@ -226,6 +227,60 @@ def test_pbo_equals_its_twin(n, m, n_blocks, with_ties, seed):
     assert found.n_splits == len(expected) == found.logits.size
     if np.ptp(inside) > 1e-6:
         assert found.slope == pytest.approx(np.polyfit(inside, outside, 1)[0], rel=1e-6, abs=1e-9)
+
+
+def block_sums(returns, n_blocks):
+    blocks = np.array_split(returns, n_blocks)
+    rows = np.array([len(block) for block in blocks])
+    return rows, np.array([b.sum(axis=0) for b in blocks]), np.array([(b**2).sum(axis=0) for b in blocks])
+
+
+@given(st.integers(8, 40), st.integers(2, 6), st.sampled_from([2, 4, 6]), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_pbo_of_blocks_equals_the_twin_on_the_returns(n, m, n_blocks, seed):
+    n = max(n, 2 * n_blocks)
+    returns = np.random.default_rng(seed).normal(size=(n, m))
+    found = pbo_of_blocks(*block_sums(returns, n_blocks))
+    expected = naive.cscv([column.tolist() for column in returns.T], n_blocks)
+    ranks, _, outside = (np.array(values) for values in zip(*expected, strict=True))
+    assert sorted(1 / (1 + np.exp(-found.logits))) == pytest.approx(sorted(ranks), abs=1e-9)
+    assert found.loss == pytest.approx(np.mean(outside < 0), abs=1e-9)
+    whole = pbo(returns, n_blocks)
+    assert (found.pbo, found.loss) == (whole.pbo, whole.loss)
+    assert found.slope == pytest.approx(whole.slope, rel=1e-9)
+
+
+def test_blocks_of_unequal_length_weigh_by_their_bars():
+    returns = stream(21, "unequal").normal(0.1, 1, size=(103, 9))
+    rows, sums, squares = block_sums(returns, 4)
+    assert set(rows) == {25, 26}
+    right = pbo_of_blocks(rows, sums, squares)
+    wrong = pbo_of_blocks(rows[::-1].copy(), sums, squares)  # the negative control: counts of other blocks
+    assert right.slope == pytest.approx(pbo(returns, 4).slope, rel=1e-9)
+    assert wrong.slope != pytest.approx(right.slope, rel=1e-9)
+
+
+def test_every_split_of_four_thousand_trials_is_judged():
+    random = stream(22, "many")
+    sums, squares = random.normal(size=(16, 4_096)), random.gamma(2_500, 1.0, size=(16, 4_096))
+    found = pbo_of_blocks(np.full(16, 2_500), sums, squares)
+    assert found.n_splits == 12_870
+    assert found.pbo == pytest.approx(0.5, abs=0.2)
+    assert abs(found.logits).max() < math.log(4_096.5)
+
+
+def test_blocks_that_do_not_belong_together_are_refused():
+    rows, sums, squares = block_sums(np.random.default_rng(0).normal(size=(40, 3)), 4)
+    for wrong in (
+        (rows[:3], sums[:3], squares[:3]),  # an odd number
+        (rows, sums, squares[:, :2]),
+        (rows, sums[:2], squares[:2]),
+        (rows, sums[:, :1], squares[:, :1]),
+        (np.array([10, 10, 10, 1]), sums, squares),
+        (rows, np.full_like(sums, np.nan), squares),
+    ):
+        with pytest.raises(ValueError, match=r"must be|not finite"):
+            pbo_of_blocks(*wrong)
 
 
 def test_equal_trials_share_their_rank():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from configs.load import ConfigError
 from experiments import ledger as ledger_module
 from experiments.evidence import TrackRecord, deflated_sharpe
-from experiments.ledger import Ledger, Openings
+from experiments.ledger import Batch, Ledger, Openings
 
 BTC = "ab" * 32
 ETH = "cd" * 32
@@ -115,6 +115,49 @@ def test_a_different_result_under_the_same_number_cannot_hide(ledger):
     assert ledger.summary(BTC).n_evaluated == 11
 
 
+def test_batches_of_one_run_are_written_together_or_not_at_all(ledger):
+    good = [Batch(np.array([0.1, 0.2]), 3, 2, number) for number in range(3)]
+    ledger.record_all(BTC, "run", good)
+    assert (ledger.summary(BTC).n_evaluated, ledger.summary(BTC).n_unique) == (9, 6)
+    ledger.record_all(BTC, "run", good)  # a resumed run repeats them
+    assert ledger.summary(BTC).n_evaluated == 9
+
+    def broken():
+        yield Batch(np.array([0.3]), 1, 1, 3)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ledger.record_all(BTC, "run", broken())
+    assert ledger.summary(BTC).n_evaluated == 9
+    ledger.record_all(BTC, "run", [])
+    assert ledger.summary(BTC).n_runs == 1
+
+
+def test_a_search_that_is_repeated_to_the_last_bit_tries_nothing_new(ledger):
+    random = np.random.default_rng(11)
+    generations = [random.normal(0, 0.03, 40) for _ in range(3)]
+    for run in ("first", "again"):
+        for number, trials in enumerate(generations):
+            ledger.record(BTC, run, trials, 50, 40, batch=number)
+    once = Ledger(ledger.path).summary(BTC)
+    assert (once.n_unique, once.n_defined, once.n_runs, once.n_evaluated) == (120, 120, 2, 300)
+    assert once.sharpe_variance == pytest.approx(np.concatenate(generations).var(ddof=1))
+    # A longer search from the same seed adds what it tried beyond; the negative controls: another order,
+    # one other trial, a batch too small to be recognized.
+    ledger.record(BTC, "longer", random.normal(0, 0.03, 40), 50, 40, batch=3)
+    assert ledger.summary(BTC).n_unique == 160
+    ledger.record(BTC, "moved", generations[0], 50, 40, batch=1)
+    assert ledger.summary(BTC).n_unique == 200
+    ledger.record(BTC, "other", np.append(generations[0][1:], 0.01), 50, 40, batch=0)
+    assert ledger.summary(BTC).n_unique == 240
+    for run in ("small", "small-2"):
+        ledger.record(BTC, run, generations[0][:15], 15, 15, batch=0)
+    assert ledger.summary(BTC).n_unique == 270
+    for run in ("idle", "idle-2"):
+        ledger.record(BTC, run, np.zeros(40), 40, 40, batch=0)  # nobody traded: nothing to know it by
+    assert ledger.summary(BTC).n_unique == 350
+
+
 def test_calls_without_a_batch_number_always_count(ledger):
     for _ in range(3):
         ledger.record(BTC, "run", [0.1], 1, 1)
@@ -151,6 +194,16 @@ def test_a_second_look_at_a_test_span_is_recorded(ledger):
     assert ledger.record_opening(BTC, "d", 100, 200, "third") == Openings(3, 2)
     with pytest.raises(ValueError, match="before its start"):
         ledger.record_opening(BTC, "a", 2, 1, "first")
+
+
+def test_a_run_that_is_resumed_after_its_look_does_not_look_twice(ledger):
+    assert ledger.record_opening(BTC, "a", 100, 200, "first") == Openings(0, 0)
+    assert ledger.record_opening(BTC, "a", 100, 200, "first") == Openings(0, 0)
+    assert ledger.record_opening(BTC, "b", 100, 200, "first") == Openings(1, 0)
+    assert ledger.record_opening(BTC, "a", 100, 200, "first") == Openings(1, 0)
+    # Anything else the run looks at, or another span, is a look of its own.
+    assert ledger.record_opening(BTC, "a", 100, 200, "other") == Openings(2, 1)
+    assert ledger.record_opening(BTC, "a", 100, 201, "first") == Openings(3, 1)
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,24 @@ def test_a_run_deleted_on_the_way_is_not_made_anew(run):
     assert not run.folder.exists()
 
 
+def test_what_a_killed_process_was_writing_is_removed_when_the_run_is_taken_up_again(run):
+    kept = [run.write_bytes(name, b"whole") for name in ("config.yaml", "plots/fitness.png")]
+    strangers = [run.folder / ".gitignore", run.folder / "plots" / ".0123-a.png"]
+    for path in strangers:
+        path.write_text("not a draft of ours")
+    writer = run.writing("plots/fitness.png")  # never left: as a kill would have it
+    draft = writer.__enter__()
+    draft.write_bytes(b"half of the ne")
+    (run.folder / ".0123456789ab-config.yaml").write_bytes(b"")
+    (run.folder / ".0123456789ab-folder").mkdir()
+    assert run.remove_drafts() == 2
+    assert not draft.exists()
+    assert all(path.exists() for path in (*kept, *strangers))
+    assert run.remove_drafts() == 0
+    with pytest.raises(ConfigError):
+        writer.__exit__(None, None, None)
+
+
 # --- provenance -----------------------------------------------------------------------------------------
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -31,14 +31,28 @@ def histories(transform, n_generations=20, seed=3):
     return evolution
 
 
+def outcome_of(operator, improved, gain=None, weight=None, rate=None, duplicates=0, cached=0, invalid=0):
+    m = len(operator)
+    nothing = np.full(m, np.nan)
+    return Outcome(
+        operator=np.array(operator, dtype=np.int8),
+        improved=np.array(improved, dtype=bool),
+        gain=np.ones(m) if gain is None else np.array(gain),
+        weight=nothing if weight is None else np.array(weight),
+        rate=nothing if rate is None else np.array(rate),
+        duplicates=duplicates,
+        cached=cached,
+        invalid=invalid,
+        restarted=0,
+    )
+
+
 def statistics_of(genes, fitness):
     """Return the named statistics of one population, as the initial one of a search."""
     p, d = genes.shape
     population = Population(genes, fitness, np.zeros(p), np.ones(p))
     chronicle = Chronicle(Hyperparameters(), d)
-    outcome = Outcome(
-        np.full(p, 3, dtype=np.int8), np.zeros(p, dtype=bool), 0, 0, int((~np.isfinite(fitness)).sum()), 0
-    )
+    outcome = outcome_of(np.full(p, 3), np.zeros(p), invalid=int((~np.isfinite(fitness)).sum()))
     progress = chronicle.record(0, population, np.argsort(-fitness, kind="stable"), outcome, None)
     return progress, dict(zip(STATISTIC_NAMES, progress.statistics.tolist(), strict=True))
 
@@ -138,7 +152,7 @@ def test_rank_correlation_equals_scipys(values, seed):
 def test_improvements_are_parts_of_the_gain():
     chronicle = Chronicle(Hyperparameters(n_generations=30), 2)
     genes = np.random.default_rng(0).random((4, 2))
-    outcome = Outcome(np.zeros(4, dtype=np.int8), np.zeros(4, dtype=bool), 0, 0, 0, 0)
+    outcome = outcome_of([0] * 4, [False] * 4)
     for generation, best in enumerate([0.0, 0.0, 3.0, 3.0, 4.0, 4.0, 4.0, 8.0]):
         population = Population(genes, [best, -1.0, -2.0, -3.0], np.zeros(4), np.ones(4))
         progress = chronicle.record(
@@ -158,14 +172,40 @@ def test_success_is_counted_per_operator():
     population = Population(np.random.default_rng(0).random((6, 2)), np.arange(6.0), np.zeros(6), np.ones(6))
     operator = np.array([0, 0, 1, 1, 1, 2], dtype=np.int8)
     improved = np.array([True, False, True, True, True, False])
-    row = chronicle.record(
-        0, population, np.arange(6)[::-1].copy(), Outcome(operator, improved, 3, 2, 0, 0), None
-    ).row()
+    outcome = outcome_of(operator, improved, duplicates=3, cached=2)
+    progress = chronicle.record(0, population, np.arange(6)[::-1].copy(), outcome, None)
+    row = progress.row()
+    assert progress.trials == (2, 3, 1, 0)
+    assert progress.successes == (1, 3, 0, 0)
     assert row["success_rate"] == pytest.approx(4 / 6)
     assert (row["mutation_success"], row["crossover_success"], row["differential_success"]) == (0.5, 1.0, 0.0)
     assert row["immigrant_success"] == pytest.approx(4 / 6)  # unused: that of all
     assert row["duplicate_share"] == 0.5
     assert row["cached_share"] == pytest.approx(1 / 3)
+
+
+def successful(improved, gain, weight, rate, operator=(2, 2, 2, 0)):
+    chronicle = Chronicle(Hyperparameters(), 2)
+    population = Population(np.random.default_rng(0).random((6, 2)), np.arange(6.0), np.zeros(6), np.ones(6))
+    outcome = outcome_of(operator, improved, gain, weight, rate)
+    progress = chronicle.record(0, population, np.arange(6)[::-1].copy(), outcome, None)
+    return progress.successful_weight, progress.successful_rate
+
+
+def test_successful_weights_and_rates_are_lehmer_means_weighted_by_gain():
+    weight, rate = [0.2, 0.6, 1.0, np.nan], [0.1, 0.9, 0.5, np.nan]
+    means = successful([True, True, False, True], [1.0, 3.0, 0.0, 50.0], weight, rate)
+    assert means[0] == pytest.approx((1 * 0.2**2 + 3 * 0.6**2) / (1 * 0.2 + 3 * 0.6))
+    assert means[1] == pytest.approx((1 * 0.1**2 + 3 * 0.9**2) / (1 * 0.1 + 3 * 0.9))
+    scaled = successful([True, True, False, True], [8.0, 24.0, 0.0, 400.0], weight, rate)
+    assert scaled == means  # the scale of fitness does not matter
+    first = successful([True, False, False, False], [np.inf, 0.0, 0.0, 0.0], weight, rate)
+    assert first == pytest.approx((0.2, 0.1))  # a parent without a valid fitness
+    both = successful([True, True, False, False], [np.inf, 2.0, 0.0, 0.0], weight, rate)
+    assert both[0] == pytest.approx((0.2**2 + 0.6**2) / (0.2 + 0.6))  # counts like the largest finite gain
+    assert successful([True] * 2, [1.0] * 2, [0.5, 0.5], [0.0, 0.0], (2, 2)) == (0.5, 0.0)
+    assert np.isnan(successful([False] * 4, [0.0] * 4, weight, rate)).all()
+    assert np.isnan(successful([False] * 3 + [True], [0.0] * 3 + [1.0], weight, rate)).all()
 
 
 def test_offspring_are_compared_with_their_own_parents():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from configs.load import InputError
 from ga.space import Genome, GenomeSpace
 from tests.reference import ga_operators as reference
+from tests.reference.murmur import murmur3
 
 OPTIONS = {"horizon": (4.0, 8.0, 24.0, 72.0), "side": ("long", "short", "both")}
 
@@ -73,6 +74,54 @@ def test_integers_and_choices_are_equally_likely():
         assert len(counts) == levels
         # a Latin hypercube: each level gets its share almost exactly
         np.testing.assert_allclose(counts, 60_000 / levels, atol=2)
+
+
+def test_the_reference_digest_gives_the_published_values():
+    # the verification values of the MurmurHash3 test suites
+    assert murmur3(b"") == (0, 0)
+    assert murmur3(b"hello") == (0xCBD8A7B341BD9B02, 0x5B1E906A48AE1D19)
+    assert murmur3(b"hello, world") == (0x342FAC623A5EBC8E, 0x4CDCBC079642414D)
+    fox = b"The quick brown fox jumps over the lazy dog."
+    assert murmur3(fox) == (0xCD99481F9EE902C9, 0x695DA1A38987B6E7)
+
+
+@given(st.integers(1, 7), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_keys_are_the_digest_of_the_decoded_bytes(d, seed):
+    names = tuple(f"x{j}" for j in range(d))
+    space = GenomeSpace(names, np.full(d, -1.0), np.full(d, 2.0), ("real",) * d)
+    genes = np.random.default_rng(seed).random((5, d))
+    expected = [murmur3(row.tobytes()) for row in space.decode(genes)]
+    assert [tuple(row) for row in space.digests(genes).tolist()] == expected
+    assert space.keys(genes) == [b"".join(word.to_bytes(8, "little") for word in pair) for pair in expected]
+
+
+def test_keys_tell_genomes_apart_by_what_they_decode_to():
+    space = mixed_space()
+    genes = np.array([[0.5, 0.01, 0.5, 0.1, 0.1], [0.5, 0.02, 0.5, 0.2, 0.2], [0.5, 0.99, 0.5, 0.1, 0.1]])
+    one, same, other = space.keys(genes)
+    assert one == same != other
+    neighbors = np.tile(genes[0], (2, 1))
+    neighbors[1, 0] = np.nextafter(0.5, 1.0)
+    assert len(set(space.keys(neighbors))) == 2  # one bit is enough
+    many = np.random.default_rng(0).random((50_000, 5))
+    assert len(set(space.keys(many))) == len(np.unique(space.decode(many), axis=0))
+
+
+class Named(GenomeSpace):
+    def keys(self, genes):
+        return [b"%-16d" % round(row[0] * 10) for row in genes]
+
+
+def test_a_space_with_keys_of_its_own_has_the_same_digests():
+    space = Named(("a",), [0], [1], ("real",))
+    digests = space.digests(np.array([[0.5], [0.51], [0.9]]))
+    assert [row.tobytes() for row in digests] == [b"5".ljust(16), b"5".ljust(16), b"9".ljust(16)]
+    space = type("Short", (Named,), {"keys": lambda self, genes: [b"5"] * len(genes)})(
+        ("a",), [0], [1], ("real",)
+    )
+    with pytest.raises(ValueError, match="a key must have 16 bytes"):
+        space.digests(np.array([[0.5]]))
 
 
 def test_the_bounds_decode_to_the_bounds():

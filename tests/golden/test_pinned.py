@@ -41,7 +41,10 @@ def specialist_result(family_name):
     features = transform(FeaturePipeline(), market.bars)
     family = FAMILIES.create(family_name)
     scaler = Scaler.fit(features[2_000:4_000].select(family.signals)) if family.signals else None
-    genes = family.space.sample(stream(1, "golden"), 8)[3]
+    # One stratum of eight per gene, drawn here: how a search samples its first population may change.
+    rng, d = stream(1, "golden"), family.space.n_genes
+    strata = rng.permuted(np.broadcast_to(np.arange(8.0)[:, None], (8, d)), axis=0)
+    genes = ((strata + rng.random((8, d))) / 8)[3]
     genome = Genome(genes, space=family.space.name)
     specialist = Specialist(family, genome, Regime.VOLATILE, scaler, RiskLimits(), 0)
     labels = Table(market.bars.time, market.regime[:, None].astype(float), ("label",))

@@ -12,8 +12,8 @@ from tests.house.tree import ROOT, entry_points
 
 CPU_SECONDS = 0.5
 HEAVY = {
-    "ccxt", "deap", "hmmlearn", "matplotlib", "numba", "pandas", "pyarrow", "ray", "scipy", "sklearn",
-    "talib", "torch", "xgboost",
+    "ccxt", "deap", "hmmlearn", "matplotlib", "numba", "optuna", "pandas", "pyarrow", "ray", "ribs", "scipy",
+    "sklearn", "talib", "torch", "xgboost",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import pytest
 from configs.load import ConfigError
 from market.sources.selection import MarketConfig, select_bars
 from market.sources.synthetic import SyntheticConfig, synthetic_market
+from market.store import BarStore
 
 SMALL = SyntheticConfig(n_bars=400, seed=5, start="20210101")
 
@@ -62,3 +63,48 @@ def test_another_timeframe_than_the_synthetic_one_is_refused():
 def test_options_about_a_file_need_a_file(setting):
     with pytest.raises(ConfigError, match="name the file with --bars"):
         select_bars(MarketConfig(synthetic=SMALL, **setting))
+
+
+def test_stored_bars_are_read_by_their_symbol(tmp_path):
+    bars = synthetic_market(SMALL).bars
+    BarStore(tmp_path).save(bars)
+    selection = select_bars(MarketConfig(store=str(tmp_path), symbol=bars.symbol))
+    assert selection.bars.fingerprint() == bars.fingerprint()
+    assert selection.origin == f"store {tmp_path}"
+
+
+@pytest.mark.parametrize("symbol", [None, "DOGE/USDT"])
+def test_a_symbol_that_is_not_stored_is_refused_and_the_stored_ones_are_named(tmp_path, symbol):
+    bars = synthetic_market(SMALL).bars
+    BarStore(tmp_path).save(bars)
+    with pytest.raises(ConfigError, match=f"it must name one of what is stored: {bars.symbol} 1h"):
+        select_bars(MarketConfig(store=str(tmp_path), symbol=symbol))
+
+
+def test_a_file_and_a_store_together_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="name one of them"):
+        select_bars(MarketConfig(bars="a.csv", store=str(tmp_path)))
+
+
+def test_assets_have_their_own_synthetic_markets_that_depend_on_the_name_alone():
+    markets = [
+        select_bars(MarketConfig(synthetic=SMALL).of_asset(name)).bars for name in ("BTC", "ETH", "BTC")
+    ]
+    assert markets[0].fingerprint() == markets[2].fingerprint() != markets[1].fingerprint()
+    assert [bars.symbol for bars in markets[:2]] == ["BTC/USDT", "ETH/USDT"]
+
+
+def test_the_path_of_bars_names_the_asset_in_the_spelling_that_exists(tmp_path):
+    write(tmp_path / "btc.csv")
+    config = MarketConfig(bars=str(tmp_path / "{asset}.csv"))
+    assert config.of_asset("BTC").bars == str(tmp_path / "btc.csv")
+    with pytest.raises(ConfigError, match="no such file of bars for the asset ETH"):
+        config.of_asset("ETH")
+    with pytest.raises(ConfigError, match=r"must hold \{asset\}"):
+        MarketConfig(bars=str(tmp_path / "btc.csv")).of_asset("BTC")
+
+
+def test_the_symbol_of_a_stored_asset_has_a_quote(tmp_path):
+    config = MarketConfig(store=str(tmp_path))
+    assert config.of_asset("LTC").symbol == "LTC/USDT"
+    assert config.of_asset("LTC/EUR").symbol == "LTC/EUR"

@@ -174,8 +174,8 @@ LEARNING = (
         "chunks-that-know-the-workers",
         "worker-dependent seed",
         "ga/evaluation.py",
-        "        new = genes[list(rows.values())]\n",
-        "        new = genes[list(rows.values())]\n"
+        "        new = genes[list(first.values())]\n",
+        "        new = genes[list(first.values())]\n"
         "        self._chunk_size = max(1, len(new) // self._mapper.n_workers)\n",
         (f"{EVALUATION}::test_chunks_do_not_depend_on_the_number_of_workers",),
     ),
@@ -220,8 +220,8 @@ LEARNING = (
         "evaluated-genomes-asked-for-again",
         "generation repeated",
         "ga/evolution.py",
-        "        self._seen.update(self._brood.keys)\n",
-        "        self._seen = set(self._brood.keys)\n",
+        "        return np.flatnonzero(~new) if not new.all() else _NO_ROWS\n",
+        "        return _NO_ROWS\n",
         (f"{EVOLUTION}::test_evaluated_genomes_are_not_asked_for_again",),
     ),
 )

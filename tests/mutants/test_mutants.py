@@ -125,8 +125,8 @@ def test_an_entry_that_is_left_out_is_seen():
 HARMLESS = replace(
     LUCK,
     name="harmless",
-    before="small enough for the cache",
-    after="hardly too large for the cache",
+    before="the next even number has four times as many",
+    after="two more blocks make four times as many",
 )
 NOT_IMPORTED = replace(LUCK, name="not-imported", before="import math\n", after="import maths\n")
 
