@@ -1,6 +1,6 @@
 """Share of targets reached on the 24 BBOB functions in ten dimensions with 10,000 evaluations.
 
-    python benchmarks/bbob.py [--instances 15] [--policy smooth ...] [--seed 1] [--peers] [--functions]
+    python benchmarks/bbob.py [--instances 15] [--policy smooth ...] [--seed 1] [--rotation 0] [--peers]
 
 A run counts how many of 51 error targets from 1e2 to 1e-8, spaced evenly on a logarithm, its best of 10,000
 evaluations reaches. Printed are two means over all functions and instances: ``end``, the share reached when
@@ -133,20 +133,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--population", type=int, help="individuals, instead of the policy's advice")
     parser.add_argument("--only", type=int, nargs="+", default=list(FUNCTIONS), help="functions, 1 to 24")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rotation", type=float, default=0.0, help="variation.rotation of our searches")
     parser.add_argument("--peers", action="store_true", help="run the other searches too")
     parser.add_argument("--functions", action="store_true", help="print the share of every function")
     options = parser.parse_args(arguments)
+    variation = Variation(rotation=options.rotation)
     instances = range(options.first, options.first + options.instances)
     print(machine())
     print(
         f"BBOB, {D}-D, {EVALUATIONS:,} evaluations, {len(options.only)} functions, "
         f"instances {instances[0]} to {instances[-1]}, seed {options.seed}; "
-        f"variation {Variation().model_dump()}"
+        f"variation {variation.model_dump()}"
     )
     print(f"{'':32s} {'end':>6s} {'anytime':>8s} {'seconds':>8s}")
     runs = {
         f"{name}, population {options.population or POPULATION.get(name, OTHERS_POPULATION)}": (
-            lambda error, seed, name=name: ours(error, seed, name, population_size=options.population)
+            lambda error, seed, name=name: ours(
+                error, seed, name, population_size=options.population, variation=variation
+            )
         )
         for name in options.policy
     }

@@ -30,6 +30,9 @@ _INLINED = (
     "backtest/account.py",
     "backtest/kernels.py",
     "specialists/blend.py",
+    "ga/kernels.py",
+    "ga/breeding_kernels.py",
+    "conductor/landscapes.py",
 )
 
 

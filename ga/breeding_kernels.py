@@ -63,6 +63,20 @@ def index(uniform, n):
 
 
 @kernel(inline=True)
+def scatter(rng, out):
+    """Write uniform numbers from [0, 1), two from each draw: its leading 26 bits, and the others.
+
+    A draw costs more than all that is done with it here, and nothing here needs 53 bits.
+    """
+    for j in range(0, out.size, 2):
+        scaled = rng.random() * 67108864.0
+        whole = math.floor(scaled)
+        out[j] = whole / 67108864.0
+        if j + 1 < out.size:
+            out[j + 1] = scaled - whole
+
+
+@kernel(inline=True)
 def winner(chance, smallest, tournament_size, p):
     """Return the place, from the best, of the winner of one tournament.
 
@@ -354,11 +368,13 @@ def breed(
                 gene = genes[row, j]
                 end = genes[other, j] if other < p else archive[other - p, j]
                 step[j] = weight * (genes[guide, j] - gene + (genes[one, j] - end))
+            scatter(rng, chance)
+            chance[certain] = -1.0
             if turned:
                 for j in range(d):
                     out[i, j] = genes[row, j] + step[j]
                 for k in range(d):  # take back the step along each direction that does not cross over
-                    if (rng.random() < rate) | (k == certain):
+                    if chance[k] < rate:
                         continue
                     share = 0.0
                     for j in range(d):
@@ -366,9 +382,6 @@ def breed(
                     for j in range(d):
                         out[i, j] -= share * axes[k, j]
             else:
-                for j in range(d):
-                    chance[j] = rng.random()
-                chance[certain] = -1.0
                 for j in range(d):
                     gene = genes[row, j]
                     out[i, j] = gene + step[j] if chance[j] < rate else gene
@@ -389,8 +402,7 @@ def breed(
                 if kind == MIXED:
                     kind = index(rng.random(), 3)
                 if kind == BLEND:
-                    for j in range(d):
-                        chance[j] = rng.random()
+                    scatter(rng, chance)
                     for j in range(d):
                         share = chance[j] * (1.0 + 2.0 * crossover_spread) - crossover_spread
                         out[i, j] = genes[row, j] + share * (genes[partner, j] - genes[row, j])

@@ -48,7 +48,7 @@ class Variation(Config):
         description="Whether difference vectors may also start from individuals that better ones replaced.",
     )
     rotation: float = pydantic.Field(
-        0.5,
+        0.0,
         ge=0.0,
         le=1.0,
         description="Times the crossover rate: share of the children of difference vectors that cross over "

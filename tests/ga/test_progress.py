@@ -73,7 +73,7 @@ def test_the_invariance_check_catches_a_statistic_with_a_scale():
 
 
 def test_statistics_move_with_the_search():
-    history = histories(lambda f: f, n_generations=40).progress.history
+    history = histories(lambda f: f, n_generations=80).progress.history
     constant = {
         name for name, column in zip(STATISTIC_NAMES, history.T, strict=True) if np.ptp(column) == 0.0
     }

@@ -121,6 +121,15 @@ def dot(one, other):
     return total
 
 
+def uniforms(rng, d):
+    """Return ``d`` uniform numbers, two from each draw: its leading 26 bits and the others."""
+    found = []
+    while len(found) < d:
+        scaled = rng.random() * 2.0**26
+        found += [math.floor(scaled) / 2.0**26, scaled - math.floor(scaled)]
+    return found[:d]
+
+
 def breed(rng, genes, order, parents, controls, variation, archive=()):
     """Return children, operators, F and CR as lists."""
     genes, order, archive = genes.tolist(), order.tolist(), [list(row) for row in archive]
@@ -150,7 +159,7 @@ def breed(rng, genes, order, parents, controls, variation, archive=()):
             turned = variation.rotation > 0.0 and rng.random() < variation.rotation * rate
             certain = pick(rng.random(), d)
             step = [weight * (g - a + (b - e)) for g, a, b, e in zip(guide, parent, start, end, strict=True)]
-            crosses = [rng.random() < rate or j == certain for j in range(d)]
+            crosses = [u < rate or j == certain for j, u in enumerate(uniforms(rng, d))]
             if turned:
                 child = [a + b for a, b in zip(parent, step, strict=True)]
                 for axis, crossed in zip(axes, crosses, strict=True):
@@ -173,9 +182,10 @@ def breed(rng, genes, order, parents, controls, variation, archive=()):
                 if kind == "mixed":
                     kind = ("blend", "sbx", "uniform")[pick(rng.random(), 3)]
                 child = []
-                for a, b in zip(parent, genes[partner], strict=True):
+                shares = uniforms(rng, d) if kind == "blend" else [None] * d
+                for a, b, u in zip(parent, genes[partner], shares, strict=True):
                     if kind == "blend":
-                        child.append(fold(a + (rng.random() * (1.0 + 2.0 * spread) - spread) * (b - a)))
+                        child.append(fold(a + (u * (1.0 + 2.0 * spread) - spread) * (b - a)))
                     elif kind == "sbx":
                         child.append(simulated_binary(rng.random(), rng.random(), rng.random(), a, b, eta))
                     else:

@@ -1,0 +1,407 @@
+"""Synthetic landscapes on the unit cube for meta-training, compiled, with a known optimum of 0.
+
+An instance is a family, a dimension and a seed. The seed draws the place of the optimum, the rotation, the
+condition and the shape, so that two instances of a family share only their formula. The formulas are of the
+literature, and none is an instance of a published suite, which keeps such suites for the test. Families
+differ in what makes them hard: nothing (sphere), condition (ellipsoid, discus, powers), a bent or sharp
+valley (rosenbrock, ridge), many small wrong basins (rastrigin, ackley, griewank, weierstrass), few large or
+deceptive ones (schwefel, peaks), plateaus (steps), and genes that count (levels).
+
+Shapes: ``p`` genomes, ``d`` genes, ``n`` peaks.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from compute.kernels import R1, R2, W1, kernel
+
+#: Families by name; the position is the code that :func:`evaluate` reads, and part of the seed.
+FAMILIES = (
+    "sphere",
+    "ellipsoid",
+    "discus",
+    "powers",
+    "rosenbrock",
+    "ridge",
+    "rastrigin",
+    "ackley",
+    "griewank",
+    "weierstrass",
+    "schwefel",
+    "peaks",
+    "steps",
+    "levels",
+)
+(
+    SPHERE,
+    ELLIPSOID,
+    DISCUS,
+    POWERS,
+    ROSENBROCK,
+    RIDGE,
+    RASTRIGIN,
+    ACKLEY,
+    GRIEWANK,
+    WEIERSTRASS,
+    SCHWEFEL,
+    PEAKS,
+    STEPS,
+    LEVELS,
+) = range(len(FAMILIES))
+#: Fewest and most genes of an instance.
+MIN_DIMENSION, MAX_DIMENSION = 2, 64
+#: Half the width of the cube in the units of the formula; 5 where nothing is said.
+HALF_WIDTH = {
+    "rosenbrock": 2.0,
+    "rastrigin": 5.12,
+    "ackley": 32.0,
+    "griewank": 100.0,
+    "weierstrass": 2.0,
+    "peaks": 0.5,
+}
+#: Where the parameters of an instance begin: whether rotated, two numbers of the family, its width; then
+#: optimum (d), weights (d), the rotation (d, d) if there is one, and what only peaks and levels have.
+HEAD = 4
+N_PEAKS = 21
+HIGHEST_PEAK = 10.0
+#: Octaves of weierstrass; each is three times as fine and half as high as the one before.
+OCTAVES = 9
+#: Where ``z sin(sqrt(z))`` is largest up to 500: the best basin of Schwefel's function.
+SCHWEFEL_BEST = 420.9687463599821
+#: Half of the genes of a levels instance have one of these numbers of levels.
+LEVEL_COUNTS = (2, 3, 5, 9)
+
+
+@kernel(inline=True)
+def _power_sum(z, exponents):
+    total = 0.0
+    for j in range(z.shape[0]):
+        total += abs(z[j]) ** exponents[j]
+    return math.sqrt(total)
+
+
+@kernel(inline=True)
+def _weighted_squares(z, weights):
+    total = 0.0
+    for j in range(z.shape[0]):
+        total += weights[j] * z[j] * z[j]
+    return total
+
+
+@kernel(inline=True)
+def _rosenbrock(z):
+    total = 0.0
+    for j in range(z.shape[0] - 1):
+        here, there = z[j] + 1.0, z[j + 1] + 1.0
+        total += 100.0 * (there - here * here) ** 2 + (1.0 - here) ** 2
+    return total
+
+
+@kernel(inline=True)
+def _ridge(z, steepness):
+    off = 0.0
+    for j in range(1, z.shape[0]):
+        off += z[j] * z[j]
+    return z[0] * z[0] + steepness * math.sqrt(off)
+
+
+@kernel(inline=True)
+def _rastrigin(z, weights, height):
+    total = 0.0
+    for j in range(z.shape[0]):
+        x = weights[j] * z[j]
+        total += x * x + height * (1.0 - math.cos(2.0 * math.pi * x))
+    return total
+
+
+@kernel(inline=True)
+def _ackley(z):
+    d = z.shape[0]
+    squares = waves = 0.0
+    for j in range(d):
+        squares += z[j] * z[j]
+        waves += math.cos(2.0 * math.pi * z[j])
+    # Differences from 1 in one step each: the sum of four rounded numbers would end at 1e-15, not at 0.
+    return -20.0 * math.expm1(-0.2 * math.sqrt(squares / d)) - math.e * math.expm1(waves / d - 1.0)
+
+
+@kernel(inline=True)
+def _griewank(z):
+    squares, waves = 0.0, 1.0
+    for j in range(z.shape[0]):
+        squares += z[j] * z[j]
+        waves *= math.cos(z[j] / math.sqrt(j + 1.0))
+    return squares / 4000.0 + 1.0 - waves
+
+
+@kernel(inline=True)
+def _weierstrass(z):
+    d = z.shape[0]
+    rough = squares = 0.0
+    for j in range(d):
+        cosine, height = math.cos(2.0 * math.pi * z[j]), 1.0
+        for _ in range(OCTAVES):
+            rough += height * (1.0 - cosine)
+            cosine *= 4.0 * cosine * cosine - 3.0  # of three times the angle
+            height *= 0.5
+        squares += z[j] * z[j]
+    return 10.0 * (rough / d) ** 3 + 0.1 * squares
+
+
+@kernel(inline=True)
+def _schwefel_gain(x):
+    return x * math.sin(math.sqrt(abs(x)))
+
+
+@kernel(inline=True)
+def _schwefel(z, weights):
+    total, best = 0.0, _schwefel_gain(SCHWEFEL_BEST)
+    for j in range(z.shape[0]):
+        total += max(best - _schwefel_gain(SCHWEFEL_BEST + weights[j] * z[j]), 0.0)
+    return total / z.shape[0]
+
+
+@kernel(inline=True)
+def _peaks(z, parameters, at, distance):
+    # Heights (n), then centres and sharpness, (d, n) each. The hill that is highest here decides.
+    n = distance.shape[0]
+    d = z.shape[0]
+    for i in range(n):
+        distance[i] = 0.0
+    for j in range(d):
+        centre, sharpness = at + n + j * n, at + n + (d + j) * n
+        for i in range(n):
+            distance[i] += parameters[sharpness + i] * (z[j] - parameters[centre + i]) ** 2
+    best = -np.inf
+    for i in range(n):
+        best = max(best, parameters[at + i] - distance[i])
+    return -HIGHEST_PEAK * math.expm1(best)
+
+
+@kernel(inline=True)
+def _steps(z, fineness):
+    total = 0.0
+    for j in range(z.shape[0]):
+        total += math.floor(fineness * z[j] + 0.5) ** 2 + 1e-4 * z[j] * z[j]
+    return total
+
+
+@kernel(inline=True)
+def _level(gene, count):
+    # The middle of the level that a gene falls on; a gene without levels is itself.
+    if count < 1.0:
+        return gene
+    return (min(math.floor(gene * count), count - 1.0) + 0.5) / count
+
+
+@kernel(inline=True)
+def _levels(z, weights, height):
+    total = 0.0
+    for j in range(z.shape[0]):
+        total += weights[j] * z[j] * z[j] + height * (1.0 - math.cos(2.0 * math.pi * z[j]))
+    return total
+
+
+@kernel(numba.void(numba.int64, R1, R2, W1))
+def evaluate(family, parameters, genes, out):
+    """Write the errors of genomes: 0 at the optimum, positive elsewhere.
+
+    Row by row, so that one genome has the same bits alone and in any batch.
+
+    Parameters
+    ----------
+    family : int
+        Position in ``FAMILIES``.
+    parameters : float64 (n,)
+        Of :attr:`Landscape.parameters`.
+    genes : float64 (p, d)
+        In the unit cube.
+    out : float64 (p,)
+        Written in place.
+    """
+    p, d = genes.shape
+    rotated, first, width = parameters[0] > 0.0, parameters[1], parameters[3]
+    optimum, weights = parameters[HEAD : HEAD + d], parameters[HEAD + d : HEAD + 2 * d]
+    rotation = HEAD + 2 * d
+    further = rotation + d * d if rotated else rotation
+    z, distance = np.empty(d), np.empty(N_PEAKS)
+    for i in range(p):
+        if not rotated:
+            for j in range(d):
+                gene = _level(genes[i, j], parameters[further + j]) if family == LEVELS else genes[i, j]
+                z[j] = (gene - optimum[j]) * width
+        else:
+            for j in range(d):
+                z[j] = 0.0
+            for k in range(d):
+                gene = _level(genes[i, k], parameters[further + k]) if family == LEVELS else genes[i, k]
+                gene = (gene - optimum[k]) * width
+                for j in range(d):  # a column at a time: the processor adds several at once
+                    z[j] += gene * parameters[rotation + k * d + j]
+        if family == POWERS:
+            error = _power_sum(z, weights)
+        elif family == ROSENBROCK:
+            error = _rosenbrock(z)
+        elif family == RIDGE:
+            error = _ridge(z, first)
+        elif family == RASTRIGIN:
+            error = _rastrigin(z, weights, first)
+        elif family == ACKLEY:
+            error = _ackley(z)
+        elif family == GRIEWANK:
+            error = _griewank(z)
+        elif family == WEIERSTRASS:
+            error = _weierstrass(z)
+        elif family == SCHWEFEL:
+            error = _schwefel(z, weights)
+        elif family == PEAKS:
+            error = _peaks(z, parameters, further, distance)
+        elif family == STEPS:
+            error = _steps(z, first)
+        elif family == LEVELS:
+            error = _levels(z, weights, first)
+        else:
+            error = _weighted_squares(z, weights)
+        out[i] = max(error, 0.0) + 0.0  # rounding may step below, and -0.0 has other bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Landscape:
+    """One instance: ``landscape(genes (p, d)) -> errors (p,)``.
+
+    Parameters
+    ----------
+    family : str
+        One of ``FAMILIES``.
+    dimension : int
+        Number of genes.
+    seed : int
+        Of the instance.
+    parameters : float64 (n,)
+        All that the seed has drawn, read-only, as :func:`evaluate` reads it.
+    """
+
+    family: str
+    dimension: int
+    seed: int
+    parameters: np.ndarray
+
+    @property
+    def code(self) -> int:
+        """Position of the family in ``FAMILIES``."""
+        return FAMILIES.index(self.family)
+
+    @property
+    def optimum(self) -> np.ndarray:
+        """The genome with error 0, float64 (d,)."""
+        return self.parameters[HEAD : HEAD + self.dimension]
+
+    def __call__(self, genes: np.ndarray) -> np.ndarray:
+        """Return the errors, float64 (p,), of genes (p, d) in the unit cube.
+
+        Raises
+        ------
+        ValueError
+            If genes do not have one column per gene.
+        """
+        genes = np.ascontiguousarray(genes, dtype=np.float64)
+        if genes.ndim != 2 or genes.shape[1] != self.dimension:
+            raise ValueError(f"genes have shape {genes.shape}; {self.family} needs (p, {self.dimension})")
+        errors = np.empty(len(genes))
+        evaluate(self.code, self.parameters, genes, errors)
+        return errors
+
+
+@functools.lru_cache(maxsize=4096)
+def landscape(family: str, dimension: int, seed: int) -> Landscape:
+    """Return one instance of a family; the same three arguments give the same bytes.
+
+    Parameters
+    ----------
+    family : str
+        One of ``FAMILIES``.
+    dimension : int
+        Genes, from 2 to 64.
+    seed : int
+        Not negative.
+
+    Raises
+    ------
+    ValueError
+        If the family is unknown, or dimension or seed are out of range.
+
+    Source: Hansen and others (2009) collect the formulas and their names; Ackley (1987); Griewank (1981);
+    Rastrigin (1974); Schwefel (1981); Gallagher and Yuan
+    (2006) for peaks.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"landscape family is {family!r}; known: {', '.join(FAMILIES)}")
+    if not MIN_DIMENSION <= dimension <= MAX_DIMENSION:
+        raise ValueError(
+            f"{family} has dimension {dimension}; it must be from {MIN_DIMENSION} to {MAX_DIMENSION}"
+        )
+    if seed < 0:
+        raise ValueError(f"seed of {family} is {seed}; it must not be negative")
+    d, rng = dimension, np.random.default_rng([seed, dimension, FAMILIES.index(family)])
+    optimum = rng.uniform(0.1, 0.9, d)
+    if rng.random() < 0.25:  # as with rules, whose best threshold is often none at all
+        walls = rng.random(d) < 1 / 3
+        optimum[walls] = np.round(optimum[walls])
+    rotation = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    rotated = family not in ("sphere", "schwefel") and (family == "ridge" or rng.random() < 0.6)
+    width = 2.0 * HALF_WIDTH.get(family, 5.0)
+    first, further, weights = 0.0, np.empty(0), np.ones(d)
+    even = np.linspace(0.0, 1.0, d)
+    if family == "ellipsoid":
+        weights = rng.permutation(10.0 ** (even * rng.uniform(2.0, 6.0)))
+    elif family == "discus":  # one stiff axis, or one soft axis
+        stiff = 10.0 ** rng.uniform(3.0, 6.0)
+        weights, odd = (weights, stiff) if rng.random() < 0.5 else (weights * stiff, 1.0)
+        weights[rng.integers(d)] = odd
+    elif family == "powers":
+        weights = rng.permutation(2.0 + even * rng.uniform(2.0, 6.0))
+    elif family == "ridge":
+        first = 10.0 ** rng.uniform(1.0, 3.0)
+    elif family == "rastrigin":
+        first, weights = rng.uniform(3.0, 12.0), rng.permutation(10.0 ** (even * rng.uniform(0.0, 0.5)))
+    elif family == "schwefel":  # as much of Schwefel's cube as holds its optimum, each gene either way up
+        reach, width = rng.uniform(600.0, 1000.0, d), 1.0
+        weights = reach * rng.choice([-1.0, 1.0], d)
+        room = (500.0 - SCHWEFEL_BEST) / reach  # beyond the optimum
+        place = rng.uniform(1.0 - room, np.minimum(1.0, (500.0 + SCHWEFEL_BEST) / reach))
+        optimum = np.where(weights > 0.0, place, 1.0 - place)
+    elif family == "peaks":
+        further = _peak_parameters(rng, optimum, rotation if rotated else None)
+    elif family == "steps":
+        first = rng.uniform(0.8, 3.0)
+    elif family == "levels":
+        counts = np.where(rng.permutation(d) < d // 2, rng.choice(LEVEL_COUNTS, d), 0).astype(np.float64)
+        steps = np.minimum(np.floor(optimum * counts), np.maximum(counts - 1.0, 0.0))
+        optimum = np.where(counts > 0.0, (steps + 0.5) / np.maximum(counts, 1.0), optimum)
+        weights = rng.permutation(10.0 ** (even * rng.uniform(0.0, 3.0)))
+        first, further = rng.choice([0.0, 3.0, 10.0]), counts
+    head = np.array([float(rotated), first, 0.0, width])
+    turn = rotation.ravel() if rotated else np.empty(0)
+    parameters = np.concatenate([head, optimum, weights, turn, further])
+    parameters.flags.writeable = False
+    return Landscape(family, d, seed, parameters)
+
+
+def _peak_parameters(
+    rng: np.random.Generator, optimum: np.ndarray, rotation: np.ndarray | None
+) -> np.ndarray:
+    # Heights as logarithms of their share of the highest; centres and sharpness in the turned coordinates.
+    d = optimum.size
+    height = np.log(np.concatenate([[1.0], rng.uniform(0.1, 0.93, N_PEAKS - 1)]))
+    centre = rng.uniform(0.05, 0.95, (N_PEAKS, d)) - optimum
+    centre[0] = 0.0
+    if rotation is not None:
+        centre = centre @ rotation
+    stretch = 10.0 ** (np.linspace(-0.5, 0.5, d) * rng.uniform(0.0, 3.0))
+    sharpness = np.concatenate([[20.0], rng.uniform(4.0, 30.0, N_PEAKS - 1)]) / d
+    axes = np.array([rng.permutation(stretch) for _ in range(N_PEAKS)]) * sharpness[:, None]
+    return np.concatenate([height, centre.T.ravel(), axes.T.ravel()])
