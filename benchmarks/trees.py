@@ -32,16 +32,6 @@ SIZES = ((3, 5), (13, 17), (27, 31))  # nodes, from and to
 FEW_ROWS = 500  # of the slow interpreter
 CHECKED = 70  # genomes that are compared with the stream: more than one block
 
-#: Controls that recombine more and defend fewer places than the default ones, which are tuned on vectors.
-CROSSING = {
-    "mutation_step": 0.007,
-    "crossover_rate": 0.95,
-    "differential_rate": 0.4,
-    "tournament_size": 4.5,
-    "immigrant_fraction": 0.02,
-    "crowding_rate": 0.2,
-}
-
 # The primitives over whole columns, in the order of ga.trees.PRIMITIVES.
 _COLUMNS = (
     np.add, np.subtract, np.multiply, lambda a, b: a / np.sqrt(1.0 + b * b),
@@ -236,14 +226,14 @@ def searches(markets: int, seeds: int) -> None:
     )
     columns = ("fitness in sample", "Sharpe in sample", "Sharpe out of sample", "seconds")
     print(f"{'family':<8}" + "".join(f"{column:>22}" for column in columns))
-    for label, name, controls in (("blend", "blend", {}), ("tree", "tree", {}), ("tree*", "tree", CROSSING)):
+    for name in ("blend", "tree"):
         found, texts, began = [], [], time.perf_counter()
         for market in range(markets):
             base = SpecialistConfig(
                 detector=PluginConfig(name="volatility"),
                 fitness=FitnessConfig(folds=6, min_trades=20),
                 family=PluginConfig(name=name),
-                policy=PluginConfig(name="fixed", **controls),
+                policy=PluginConfig(name="fixed"),
                 hyperparameters={"population_size": 96, "n_generations": 40, "patience": 0},
             )
             ground = prepare(synthetic_market(SyntheticConfig(n_bars=15_000, seed=market + 1)).bars, base)
@@ -256,8 +246,7 @@ def searches(markets: int, seeds: int) -> None:
         mean, error = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / np.sqrt(len(found))
         cells = [f"{m:.2f} +- {e:.2f}" for m, e in zip(mean, error, strict=True)]
         cells.append(f"{time.perf_counter() - began:.1f}")
-        print(f"{label:<8}" + "".join(f"{cell:>22}" for cell in cells))
-    print(f"* with {', '.join(f'{key} {value:g}' for key, value in CROSSING.items())}")
+        print(f"{name:<8}" + "".join(f"{cell:>22}" for cell in cells))
     for text in texts[::seeds]:
         print(f"  champion: {text['signal']}")
 

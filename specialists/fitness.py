@@ -1,8 +1,8 @@
 """Genes to fitness: trades the training rows, after costs, and scores what is likely to repeat."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -149,6 +149,11 @@ class Fitness:
             rng = stream(self.seed, "fitness window", int(generation))
             chosen[rng.permutation(self.config.folds)[self._window_size :]] = False
         return chosen
+
+    @classmethod
+    def of(cls, fitness: "Fitness") -> Self:
+        """Return a fitness of this kind on the ground of another."""
+        return cls(**{field.name: getattr(fitness, field.name) for field in fields(fitness) if field.init})
 
     def statistics(self, genes: np.ndarray) -> np.ndarray:
         """Return the population kernel's statistics, float64 (p, segments, 6), of genes (p, d).

@@ -3,10 +3,6 @@
 Niches are counted in bars, so that one grid serves every timeframe.
 """
 
-import copy
-from dataclasses import fields
-from typing import Self
-
 import numpy as np
 
 from backtest import kernels
@@ -52,11 +48,6 @@ class NicheFitness(Fitness):
         followed = tuple(np.ascontiguousarray(array[busy]) for array in followed)
         object.__setattr__(self, "_followed", followed)
 
-    @classmethod
-    def of(cls, fitness: Fitness) -> Self:
-        """Return the same fitness with behavior."""
-        return cls(**{field.name: getattr(fitness, field.name) for field in fields(fitness) if field.init})
-
     @property
     def rotates(self) -> bool:
         """Never: an elite is compared with elites of other generations."""
@@ -76,9 +67,7 @@ class NicheFitness(Fitness):
             In the unit cube.
         """
         statistics = self.statistics(genes)
-        traded = copy.copy(self)  # so that the genomes are not traded twice
-        object.__setattr__(traded, "statistics", lambda _: statistics)
-        answer = super(NicheFitness, traded).__call__(genes)
+        answer = self.answer(genes, statistics)
         behavior = self.behavior(genes, statistics[:, :, 3].sum(axis=1))
         return np.hstack([answer[:, :2], behavior, answer[:, 2:]])
 

@@ -1,9 +1,6 @@
 """Genes to three objectives instead of one fitness: earnings, drawdown and how much is traded."""
 
-import copy
 import math
-from dataclasses import fields
-from typing import Self
 
 import numpy as np
 
@@ -40,11 +37,6 @@ class FrontFitness(Fitness):
     otherwise be the best drawdown and the best turnover there are.
     """
 
-    @classmethod
-    def of(cls, fitness: Fitness) -> Self:
-        """Return the same fitness with objectives."""
-        return cls(**{field.name: getattr(fitness, field.name) for field in fields(fitness) if field.init})
-
     @property
     def rotates(self) -> bool:
         """Never: a front is compared with fronts of other generations."""
@@ -69,9 +61,7 @@ class FrontFitness(Fitness):
             The fitness first and the sums per block last, as ``experiments.trials.TrialMatrix`` reads them.
         """
         statistics = self.statistics(genes)
-        traded = copy.copy(self)  # so that the genomes are not traded twice
-        object.__setattr__(traded, "statistics", lambda _: statistics)
-        answer = super(FrontFitness, traded).__call__(genes)
+        answer = self.answer(genes, statistics)
         objectives, violation = self.objectives(statistics)
         return np.hstack([answer[:, :2], objectives, violation[:, None], answer[:, 2:]])
 

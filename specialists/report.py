@@ -11,27 +11,13 @@ from rich.table import Table as Grid
 from backtest.metrics import Metrics
 from experiments.evidence import TrackRecord, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from experiments.ledger import LedgerSummary, Openings
+from experiments.listing import METRICS
 from experiments.promotion import Criterion, verdict
 from specialists.training import Evolved, Unseen
 
 CONFIDENCE = 0.95
 LEAST_TRADES = 20
 LEAST_KEPT = 0.5  # what luck gives
-
-# metric, title, format
-ROWS = (
-    ("total_return", "total return", "{:+.1%}"),
-    ("annual_return", "return/year", "{:+.1%}"),
-    ("annual_volatility", "volatility/year", "{:.1%}"),
-    ("sharpe", "Sharpe", "{:.2f}"),
-    ("sortino", "Sortino", "{:.2f}"),
-    ("calmar", "Calmar", "{:.2f}"),
-    ("max_drawdown", "drawdown", "{:.1%}"),
-    ("hit_rate", "hit rate", "{:.0%}"),
-    ("profit_factor", "profit factor", "{:.2f}"),
-    ("n_trades", "trades", "{:,.0f}"),
-    ("time_in_market", "time in market", "{:.0%}"),
-)
 
 
 @dataclass(frozen=True)
@@ -191,7 +177,7 @@ def show(console: Console, found: Mapping[str, Any]) -> None:
     grid.add_column("")
     for name in found["metrics"]:
         grid.add_column(name, justify="right")
-    for metric, title, style in ROWS:
+    for metric, title, style in METRICS:
         values = [_styled(found["metrics"][name][metric], style) for name in found["metrics"]]
         grid.add_row(title, *values)
     console.print(grid)
@@ -221,7 +207,7 @@ def markdown(found: Mapping[str, Any], title: str, pictures: Mapping[str, str]) 
     names = list(found["metrics"])
     lines = [f"# {title}", "", f"**{found['verdict']}**", "", found["data"]["origin"] + ".", ""]
     lines += ["| | " + " | ".join(names) + " |", "| --- |" + " --: |" * len(names)]
-    for metric, row, style in ROWS:
+    for metric, row, style in METRICS:
         values = " | ".join(_styled(found["metrics"][name][metric], style) for name in names)
         lines.append(f"| {row} | {values} |")
     lines += ["", "Buy and hold, and hold in regime, are on the out-of-sample bars.", "", "## Criteria", ""]
