@@ -58,8 +58,8 @@ def main() -> None:
         rows = work.ground.split.train
         print(
             f"{config.hyperparameters.population_size} genomes x {rows.stop - rows.start:,} training bars, "
-            f"{options.generations} generations, {options.threads} threads, a checkpoint every {options.every}, "
-            f"median of {options.repeats} runs"
+            f"{options.generations} generations, {options.threads} threads, a checkpoint every "
+            f"{options.every}, median of {options.repeats} runs"
         )
         found = []
         for _ in range(options.repeats):
