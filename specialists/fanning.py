@@ -9,6 +9,7 @@ several machines it must be one that all of them share.
 """
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,14 @@ class Blade:
     config : EvolveConfig
     run : str
         Id of its run, whose folder exists.
+    folder : str
+        Where the command was started: paths in the settings are relative to it, on every worker.
     """
 
     asset: str
     config: EvolveConfig
     run: str
+    folder: str
 
 
 def fan_out(config: EvolveConfig, console: Console, all_regimes: bool, assets: str | None) -> Path:
@@ -75,7 +79,7 @@ def fan_out(config: EvolveConfig, console: Console, all_regimes: bool, assets: s
     for (asset, one), work in zip(plans, works, strict=True):
         run = Run.open(config.runs, "evolve", one.regime)
         begin_run(run, work, (whole.id,))
-        blades.append(Blade(asset, one, run.id))
+        blades.append(Blade(asset, one, run.id, os.getcwd()))
     console.print(f"Run {whole.id}: {len(blades)} evolutions, seed {config.seed}")
     with open_workers(config.workers, console) as workers:
         _evolve_all(blades, workers, console)
@@ -151,6 +155,8 @@ def search_blade(blade: Blade) -> str:
 
     The result lies in the checkpoints of its run.
     """
+    if os.getcwd() != blade.folder:  # in a process of its own
+        os.chdir(blade.folder)
     config = blade.config.model_copy(
         update={
             "workers": type(blade.config.workers)(**QUIET),

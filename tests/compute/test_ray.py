@@ -341,7 +341,9 @@ def is_loopback(address):
 
 
 def of_ray(two):
-    import psutil
+    import ray  # noqa: F401 - it brings psutil
+
+    import psutil  # isort: skip
 
     children = psutil.Process().children(recursive=True)
     workers = set(two.map(lambda _: os.getpid(), range(8)))
@@ -391,7 +393,9 @@ def run_script(name, *arguments, **options):
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     return subprocess.Popen(
         [sys.executable, str(script), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        # What a shell without job control starts in the background ignores Ctrl-C, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options,
     )  # fmt: skip
 
 
@@ -407,7 +411,9 @@ def ended(process, patience):
 
 def of_session(mark):
     """Return processes that were started with a mark in their environment."""
-    import psutil
+    import ray  # noqa: F401 - it brings psutil
+
+    import psutil  # isort: skip
 
     found = []
     for process in psutil.process_iter():
