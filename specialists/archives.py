@@ -24,7 +24,6 @@ from ga.multiobjective import RowEvaluator
 from ga.space import Genome
 from regimes.regime import Regime
 from specialists.niches import AXES, COLUMNS, NicheFitness
-from specialists.specialist import Specialist
 from specialists.training import (
     LEAST_AWAKE,
     Evolved,
@@ -334,14 +333,7 @@ class ArchiveSearch:
                 best.elites.genes[order], best.elites.objective[order], best.elites.born[order], strict=True
             )
         )
-        specialist = Specialist(
-            ready.fitness.family,
-            genomes[0],
-            ready.regime,
-            ready.scaler,
-            config.limits,
-            fitted_until=int(ground.bars.time[train.stop - 1]),
-        )
+        specialist = ready.specialist(genomes[0])
         return Evolved(
             specialist=specialist,
             fitness=genomes[0].fitness,

@@ -46,8 +46,19 @@ _SAMPLES = (
 )
 
 
-def write_evolution_page(
-    run: Run,
+def write_evolution_page(run: Run, generations: Rows, history: GeneHistory, **contents: Any) -> None:
+    """Write ``evolution.html`` into a run, atomically: a reader finds the old page or the new one.
+
+    Parameters
+    ----------
+    run : Run
+    generations, history, **contents
+        Of :func:`evolution_page`.
+    """
+    run.write_bytes(PAGE, evolution_page(generations, history, **contents))
+
+
+def evolution_page(
     generations: Rows,
     history: GeneHistory,
     *,
@@ -57,12 +68,11 @@ def write_evolution_page(
     settings: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
     report: Mapping[str, Any] | None = None,
-) -> None:
-    """Write ``evolution.html`` into a run, atomically: a reader finds the old page or the new one.
+) -> bytes:
+    """Return the page of a search.
 
     Parameters
     ----------
-    run : Run
     generations : sequence of mapping
         Rows of the logbook so far, at least one; see :meth:`ga.progress.Progress.row`.
     history : GeneHistory
@@ -79,31 +89,6 @@ def write_evolution_page(
     report : mapping, optional
         What ``report.json`` holds; None while the run is going on.
     """
-    content = evolution_page(
-        generations,
-        history,
-        title=title,
-        n_generations=n_generations,
-        hall_of_fame=hall_of_fame,
-        settings=settings,
-        facts=facts,
-        report=report,
-    )
-    run.write_bytes(PAGE, content)
-
-
-def evolution_page(
-    generations: Rows,
-    history: GeneHistory,
-    *,
-    title: str,
-    n_generations: int,
-    hall_of_fame: Sequence[Mapping[str, Any]] = (),
-    settings: Mapping[str, Any] | None = None,
-    facts: Mapping[str, Any] | None = None,
-    report: Mapping[str, Any] | None = None,
-) -> bytes:
-    """Return the page that :func:`write_evolution_page` writes."""
     if not generations:
         raise ValueError("there is no generation yet; the page begins with the initial population")
     from ga import figures

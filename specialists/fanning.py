@@ -25,8 +25,6 @@ from regimes.regime import REGIME_NAMES
 from specialists.evolving import Work, begin_run, complete, hunt, open_workers
 from specialists.settings import EvolveConfig
 
-QUIET = {"name": "serial"}  # inside a worker: what spreads the evolutions is the fan
-
 
 @dataclass(frozen=True)
 class Blade:
@@ -157,19 +155,14 @@ def search_blade(blade: Blade) -> str:
     """
     if os.getcwd() != blade.folder:  # in a process of its own
         os.chdir(blade.folder)
-    config = blade.config.model_copy(
-        update={
-            "workers": type(blade.config.workers)(**QUIET),
-            "checkpoints": blade.config.checkpoints.model_copy(
-                update={"every": max(1, blade.config.checkpoints.every)}
-            ),
-        }
-    )
+    checkpoints = blade.config.checkpoints
+    checkpoints = checkpoints.model_copy(update={"every": max(1, checkpoints.every)})
+    config = blade.config.model_copy(update={"checkpoints": checkpoints})
     silent = Console(file=io.StringIO())
     work = Work.open(config, silent)
     run = Run.at(config.runs, blade.run)
-    with SerialMapper() as here, work.checkpoints(run) as checkpoints:
-        search, observers = hunt(run, work, checkpoints, here, silent)
+    with SerialMapper() as here, work.checkpoints(run) as saved:
+        search, observers = hunt(run, work, saved, here, silent)
     progress = search.evolution.progress
     subject = " ".join(part for part in (blade.asset, config.regime) if part)
     evaluations, seconds = search.evaluator.evaluations, observers.seconds

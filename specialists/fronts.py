@@ -24,7 +24,6 @@ from ga.policies import FixedPolicy, ScheduledPolicy
 from ga.space import Genome
 from ga.variation import Variation
 from specialists.objectives import COLUMNS, MEANINGS, OBJECTIVES, VIOLATION, FrontFitness
-from specialists.specialist import Specialist
 from specialists.training import Evolved, Ground, SpecialistConfig, SpecialistSearch, judge
 
 #: Policies that need no single fitness to go by.
@@ -255,14 +254,7 @@ class FrontSearch:
         ready, champion = self.ready, genomes[chosen]
         ground, config = ready.ground, ready.config
         train = ground.split.train
-        specialist = Specialist(
-            self.fitness.family,
-            champion,
-            ready.regime,
-            ready.scaler,
-            config.limits,
-            fitted_until=int(ground.bars.time[train.stop - 1]),
-        )
+        specialist = ready.specialist(champion)
         in_sample = judge(specialist, ground, train, config.costs, config.venue)
         fallen, known = in_sample.metrics.max_drawdown, archive.objectives[chosen, 1]
         if not abs(fallen - known) <= 1e-9:  # what was evolved must be what is traded

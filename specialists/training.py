@@ -234,6 +234,18 @@ class SpecialistSearch:
         )
         return cls(ground, config, regime, scaler, fitness, policy)
 
+    def specialist(self, genome: Genome) -> Specialist:
+        """Return the specialist of a genome of this search, fitted until the end of the training rows."""
+        ground = self.ground
+        return Specialist(
+            self.fitness.family,
+            genome,
+            self.regime,
+            self.scaler,
+            self.config.limits,
+            fitted_until=int(ground.bars.time[ground.split.train.stop - 1]),
+        )
+
     def evolve(
         self, workers: Mapper, on_generation: Callable[[Evolution, Evaluator], None] | None = None
     ) -> Evolved:
@@ -320,16 +332,8 @@ class ChampionSearch:
         ready, evaluator = self.ready, self.evaluator
         ground, config = ready.ground, ready.config
         champion = self._search.champion()
-        train = ground.split.train
-        specialist = Specialist(
-            ready.fitness.family,
-            champion,
-            ready.regime,
-            ready.scaler,
-            config.limits,
-            fitted_until=int(ground.bars.time[train.stop - 1]),
-        )
-        in_sample = judge(specialist, ground, train, config.costs, config.venue)
+        specialist = ready.specialist(champion)
+        in_sample = judge(specialist, ground, ground.split.train, config.costs, config.venue)
         _check_same(ready.fitness, champion, in_sample)
         return Evolved(
             specialist=specialist,
