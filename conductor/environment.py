@@ -12,7 +12,6 @@ import ctypes
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,16 +21,13 @@ from compute.workers import Mapper, RayMapper, ThreadMapper
 from conductor import environment_kernels as kernels
 from conductor.environment_kernels import Runs
 from conductor.landscapes import FAMILIES
+from conductor.objective import Outcome
 from conductor.tasks import Instance, Task
 from ga.controls import CONTROL_NAMES, CONTROL_RANGES
 from ga.progress import STATISTIC_NAMES
 from ga.space import KINDS, GenomeSpace
 from ga.variation import MUTATIONS, RECOMBINATIONS, Variation
 
-#: Errors below it count as it, the last target of published comparisons.
-FLOOR = 1e-8
-#: Decades beyond which a difference from the reference run counts no further.
-LIMIT = 3.0
 #: Generations without improvement after which ``restart_fraction`` acts, as ``ga`` has it without patience.
 STAGNATION_GUARD = 10
 #: Chunks of runs per thread and call: short runs wait for long ones no more than that.
@@ -53,7 +49,8 @@ if len(STATISTIC_NAMES) != kernels.N_STATISTICS or len(_SHOWN) != kernels.N_SHOW
     raise TypeError("conductor.environment_kernels writes other statistics than ga.progress names")
 
 #: Opens a task that is no landscape: its space, and ``genes (m, d) -> fitness (m,)``, higher is better,
-#: deterministic, and safe to call from several threads.
+#: deterministic for each genome whatever stands beside it, and safe to call from several threads. Tasks with
+#: the same problem and dimension have the same fitness.
 Opening = Callable[[Task], tuple[GenomeSpace, Callable[[np.ndarray], np.ndarray]]]
 
 
@@ -113,127 +110,6 @@ def _streams(seeds: Sequence[int]) -> np.ndarray:
     return states
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a batch of complete runs has shown.
-
-    Parameters
-    ----------
-    tasks : tuple of Task
-    best : float64 (B, g + 1)
-        Best fitness so far after each generation, the initial population first; of a shorter run, its last
-        value goes on.
-    asked : int64 (B, g + 1)
-        Genomes evaluated in each generation, repeated ones included; 0 after a shorter run.
-    history : float64 (B, g + 1, k)
-        Statistics of each generation; 0 after a shorter run.
-    """
-
-    tasks: tuple[Task, ...]
-    best: np.ndarray
-    asked: np.ndarray
-    history: np.ndarray
-
-    def errors(self, best_known: ArrayLike | None = None) -> np.ndarray:
-        """Return the regret of the best so far, float64 (B, g + 1).
-
-        Parameters
-        ----------
-        best_known : float64 (B,), optional
-            The best fitness that any method ever found for each task. Landscapes need none: it is 0.
-
-        Raises
-        ------
-        ValueError
-            If a task is no landscape and nothing is said, or there is not one number per run.
-        """
-        if best_known is None:
-            others = [task for task in self.tasks if not isinstance(task.problem, Instance)]
-            if others:
-                raise ValueError(
-                    f"{len(others)} tasks are no landscapes; errors() needs the best known fitness of all"
-                )
-            best_known = np.zeros(len(self.tasks))
-        best_known = np.asarray(best_known, dtype=np.float64)
-        if best_known.shape != (len(self.tasks),):
-            raise ValueError(
-                f"best_known has shape {best_known.shape}; {len(self.tasks)} runs need ({len(self.tasks)},)"
-            )
-        return best_known[:, None] - self.best
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """How well runs went, in decades of error; lower is better.
-
-    Parameters
-    ----------
-    anytime : float64 (B,)
-        Mean over the evaluations of the budget of log10 of the error so far. What a run leaves of its budget
-        (elites are not evaluated again) counts with the last error.
-    final : float64 (B,)
-        log10 of the last error.
-    """
-
-    anytime: np.ndarray
-    final: np.ndarray
-
-
-def scores(outcome: Outcome, best_known: ArrayLike | None = None, floor: float = FLOOR) -> Scores:
-    """Return the area under the curve of the best so far, and its end.
-
-    Parameters
-    ----------
-    outcome : Outcome
-    best_known : float64 (B,), optional
-        As in :meth:`Outcome.errors`.
-    floor : float
-        Smaller errors, also those of a fitness above the best known, count as it.
-    """
-    if not floor > 0.0:
-        raise ValueError(f"floor of errors is {floor}; its logarithm is taken, so it must be above 0")
-    errors = outcome.errors(best_known)
-    logs = np.log10(np.clip(errors, floor, np.finfo(np.float64).max))
-    budget = np.array([task.budget for task in outcome.tasks])
-    spent = outcome.asked / budget[:, None]
-    anytime = (logs * spent).sum(axis=1) + logs[:, -1] * (1.0 - outcome.asked.sum(axis=1) / budget)
-    return Scores(anytime, logs[:, -1])
-
-
-def objective(
-    scored: Scores, reference: Scores, *, final_share: float = 0.0, limit: float = LIMIT
-) -> np.ndarray:
-    """Return how many decades each run lies above the reference run of the same task, float64 (B,).
-
-    Negative is better. With the same seed on both sides most of the luck of a task cancels, and the limit
-    keeps one task from deciding a mean.
-
-    Parameters
-    ----------
-    scored, reference : Scores
-        Of the same tasks in the same order.
-    final_share : float
-        Weight of the final error; the rest is that of the area.
-    limit : float
-        Differences are clipped to plus and minus so many decades.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of runs differ, or the share is not from 0 to 1.
-    """
-    if scored.anytime.shape != reference.anytime.shape:
-        raise ValueError(
-            f"{scored.anytime.size} runs are compared with {reference.anytime.size} reference runs; "
-            "both must be runs of the same tasks"
-        )
-    if not 0.0 <= final_share <= 1.0:
-        raise ValueError(f"final_share is {final_share}; it must be from 0 to 1")
-    area = np.clip(scored.anytime - reference.anytime, -limit, limit)
-    final = np.clip(scored.final - reference.final, -limit, limit)
-    return (1.0 - final_share) * area + final_share * final
-
-
 class Environment:
     """A batch of runs, bred generation by generation with the controls that a policy hands in.
 
@@ -283,8 +159,12 @@ class Environment:
         self.stagnation_guard = stagnation_guard
         self._opening = opening
         self._mapper = _threads() if mapper is None else mapper
-        self._fitness: dict[int, Callable[[np.ndarray], np.ndarray]] = {}  # of runs that are no landscapes
+        # Of runs that are no landscapes. Runs on the same genes of the same problem are evaluated together:
+        # a fitness that answers hundreds of genomes at once takes a fraction of the time per genome.
+        self._fitness: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
+        self._alike: dict[tuple[Any, int], list[int]] = {}
         self._runs = self._arrays()
+        self._asked_for = np.full((len(self.tasks), len(CONTROL_NAMES)), np.nan)
         self._start()
         pieces = min(len(self.tasks), _CHUNKS * self._mapper.n_workers)
         cuts = np.linspace(0, len(self.tasks), pieces + 1).astype(np.int64).tolist()
@@ -320,6 +200,19 @@ class Environment:
         return _seen(self._runs.best[:, : self.generation + 1])
 
     @property
+    def asked(self) -> np.ndarray:
+        """Genomes evaluated in each generation so far, int64 (B, generation + 1), read-only."""
+        return _seen(self._runs.asked[:, : self.generation + 1])
+
+    @property
+    def controls(self) -> np.ndarray:
+        """The controls of the last generation of each run, float64 (B, 12), read-only; NaN before any.
+
+        In natural units and inside their ranges. Of a run that is over, whatever was last handed in.
+        """
+        return _seen(self._asked_for)
+
+    @property
     def trials(self) -> np.ndarray:
         """Offspring by each of ``ga.progress.OPERATORS`` in the last generation, int64 (B, 4)."""
         return _seen(self._runs.trials)
@@ -345,6 +238,7 @@ class Environment:
         """Go back to the start of all runs."""
         for name in ("slots", *_PER_RUN, *_PER_GENERATION):
             getattr(self._runs, name)[...] = 0
+        self._asked_for[:] = np.nan
         self._start()
 
     def step(self, controls: ArrayLike | None = None) -> np.ndarray:
@@ -366,7 +260,9 @@ class Environment:
         if self.generation < 0:
             self._advance(np.zeros((1, len(self), len(CONTROL_NAMES))), 1)
         else:
-            self._advance(self._controls(controls, 2)[None], 1)
+            controls = self._controls(controls, 2)
+            self._asked_for[:] = controls
+            self._advance(controls[None], 1)
         return self.states
 
     def run(self, policy: Policy) -> Outcome:
@@ -399,6 +295,7 @@ class Environment:
         if controls.ndim == 1:
             controls = np.broadcast_to(controls, (len(self), *controls.shape))
         controls = self._controls(controls if controls.ndim == 3 else controls[None], 3)
+        self._asked_for[:] = controls[-1]
         self._advance(controls, self._runs.best.shape[1])
         return self.outcome()
 
@@ -450,6 +347,7 @@ class Environment:
         old, new = self._runs, other._runs
         for name in _PER_RUN:
             getattr(new, name)[:] = getattr(old, name)[rows]
+        other._asked_for[:] = self._asked_for[rows]
         width = new.best.shape[1]
         for name in _PER_GENERATION:
             getattr(new, name)[:] = getattr(old, name)[rows, :width]
@@ -549,6 +447,7 @@ class Environment:
                 f"task {b} is a window of {task.problem.symbol}; opening= must say how to open it"
             )
         space, self._fitness[b] = self._opening(task)
+        self._alike.setdefault((task.problem, task.dimension), []).append(b)
         if space.n_genes != task.dimension:
             raise ValueError(f"task {b} has dimension {task.dimension}; its space has {space.n_genes} genes")
         if type(space).decode is not GenomeSpace.decode or type(space).keys is not GenomeSpace.keys:
@@ -574,7 +473,8 @@ class Environment:
         if np.isnan(controls).any():
             *_, run, control = np.argwhere(np.isnan(controls))[0].tolist()
             raise ValueError(f"{CONTROL_NAMES[control]} of run {run} is NaN; controls must be numbers")
-        return np.clip(controls, _LOW, _HIGH)
+        # clip keeps the order of its operand in memory, and compiled code is for one order
+        return np.ascontiguousarray(np.clip(controls, _LOW, _HIGH))
 
     def _advance(self, controls: np.ndarray, n_generations: int) -> None:
         shown = _places(controls)
@@ -594,8 +494,8 @@ class Environment:
             used += self.generation >= 0
             now, places = controls[t], shown[t]
             self._spread(lambda *piece, now=now: kernels.ask(*piece[:3], now, *piece[3:]))
-            live = [b for b in self._fitness if runs.counts[b, kernels.ASKED]]
-            self._mapper.map(self._evaluate, live)
+            live = [[b for b in alike if runs.counts[b, kernels.ASKED]] for alike in self._alike.values()]
+            self._mapper.map(self._evaluate, [alike for alike in live if alike])
             self._spread(
                 lambda *piece, now=now, places=places: kernels.tell(*piece[:3], now, places, *piece[3:])
             )
@@ -605,16 +505,28 @@ class Environment:
             lambda chunk: work(self._runs, chunk[0].generator, chunk[0].state, *chunk[1:]), self._chunks
         )
 
-    def _evaluate(self, b: int) -> None:
-        shape, m = self._runs.shape[b], int(self._runs.counts[b, kernels.ASKED])
-        d, row, gene = shape[[kernels.D, kernels.ROW, kernels.GENE]].tolist()
-        genes = self._runs.children[gene : gene + m * d].reshape(m, d).copy()
-        fitness = np.asarray(self._fitness[b](genes), dtype=np.float64)
-        if fitness.shape != (m,):
-            raise ValueError(f"fitness of task {b} has shape {fitness.shape}; {m} genomes need ({m},)")
+    def _evaluate(self, alike: list[int]) -> None:
+        runs, parts = self._runs, []
+        for b in alike:
+            d, gene = runs.shape[b, [kernels.D, kernels.GENE]].tolist()
+            m = int(runs.counts[b, kernels.ASKED])
+            parts.append(runs.children[gene : gene + m * d].reshape(m, d))
+        genes = np.concatenate(parts)
+        fitness = np.asarray(self._fitness[alike[0]](genes), dtype=np.float64)
+        if fitness.shape != (len(genes),):
+            raise ValueError(
+                f"fitness of task {alike[0]} has shape {fitness.shape}; {len(genes)} genomes need "
+                f"({len(genes)},)"
+            )
         if (fitness == np.inf).any():
-            raise ValueError(f"fitness of task {b} is +inf; nothing could ever be better, so it is an error")
-        self._runs.told[row : row + m] = fitness
+            raise ValueError(
+                f"fitness of task {alike[0]} is +inf; nothing could ever be better, so it is an error"
+            )
+        begin = 0
+        for b, part in zip(alike, parts, strict=True):
+            row = int(runs.shape[b, kernels.ROW])
+            runs.told[row : row + len(part)] = fitness[begin : begin + len(part)]
+            begin += len(part)
 
 
 def _places(controls: np.ndarray) -> np.ndarray:

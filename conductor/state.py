@@ -29,7 +29,8 @@ _SQUASH.update(
 )
 if tuple(_SQUASH) != STATISTIC_NAMES:
     raise TypeError("a transform names a statistic that ga.progress does not have")
-_CENTER, _UNIT, _OPEN = (np.array(column) for column in zip(*_SQUASH.values(), strict=True))
+#: Columns of that table, (30,) each.
+CENTER, UNIT, IS_OPEN = (np.array(column) for column in zip(*_SQUASH.values(), strict=True))
 
 #: Columns of a row of :attr:`ConductorState.history`.
 HISTORY_NAMES: tuple[str, ...] = STATISTIC_NAMES
@@ -138,7 +139,7 @@ def squashed(statistics: np.ndarray) -> np.ndarray:
     diversity and step in factors of e^4. What has no bounds is bent by ``3 tanh(x / 3)``. A
     statistic that is not a number, as when differences of fitness leave float64, counts as 0.
     """
-    values = (statistics - _CENTER) / _UNIT
-    np.copyto(values, BOUND * np.tanh(values / BOUND), where=_OPEN)
+    values = (statistics - CENTER) / UNIT
+    np.copyto(values, BOUND * np.tanh(values / BOUND), where=IS_OPEN)
     values[np.isnan(values)] = 0.0
     return np.maximum(np.minimum(values, BOUND, out=values), -BOUND, out=values)

@@ -32,8 +32,10 @@ SPLITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "griewank",
             "peaks",
             "steps",
+            "discus",
+            "weierstrass",
         ),
-        "validation": ("discus", "weierstrass", "levels"),
+        "validation": ("levels",),
         "test": ("powers", "ridge", "schwefel"),
     }
 )

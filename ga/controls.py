@@ -152,10 +152,7 @@ class GAControls:
 
     def to_unit(self) -> np.ndarray:
         """Return each control as its place in its range, float64 (12,) from 0 to 1, on its own scale."""
-        values = self.to_array()
-        unit = (values - _LOW) / (_HIGH - _LOW)
-        unit[_IS_LOG] = np.log(values[_IS_LOG] / _LOW[_IS_LOG]) / np.log(_HIGH[_IS_LOG] / _LOW[_IS_LOG])
-        return unit
+        return places_of(self.to_array())
 
     @classmethod
     def from_unit(cls, unit: np.ndarray) -> "GAControls":
@@ -163,9 +160,26 @@ class GAControls:
         unit = np.clip(np.asarray(unit, dtype=np.float64), 0.0, 1.0)
         if unit.shape != _LOW.shape:
             raise ValueError(f"controls have shape {unit.shape}; from_unit() needs {_LOW.shape}")
-        values = _LOW + unit * (_HIGH - _LOW)
-        values[_IS_LOG] = _LOW[_IS_LOG] * (_HIGH[_IS_LOG] / _LOW[_IS_LOG]) ** unit[_IS_LOG]
-        return cls.from_array(values)
+        return cls.from_array(values_at(unit))
+
+
+def places_of(values: np.ndarray) -> np.ndarray:
+    """Return the places in their ranges, float64 (..., 12) from 0 to 1, of controls in natural units."""
+    values = np.asarray(values, dtype=np.float64)
+    unit = (values - _LOW) / (_HIGH - _LOW)
+    # ascontiguousarray: strided logarithms may have other last bits than those of one row
+    logs = np.ascontiguousarray(values[..., _IS_LOG]) / _LOW[_IS_LOG]
+    unit[..., _IS_LOG] = np.log(logs) / np.log(_HIGH[_IS_LOG] / _LOW[_IS_LOG])
+    return unit
+
+
+def values_at(unit: np.ndarray) -> np.ndarray:
+    """Return the controls in natural units, float64 (..., 12) within their ranges, at places 0 to 1."""
+    unit = np.asarray(unit, dtype=np.float64)
+    values = _LOW + unit * (_HIGH - _LOW)
+    places = np.ascontiguousarray(unit[..., _IS_LOG])
+    values[..., _IS_LOG] = _LOW[_IS_LOG] * (_HIGH[_IS_LOG] / _LOW[_IS_LOG]) ** places
+    return np.clip(values, _LOW, _HIGH)
 
 
 def inside(name: str, value: float) -> float:

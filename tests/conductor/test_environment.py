@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from compute.workers import SerialMapper, ThreadMapper
-from conductor.environment import FLOOR, Environment, Outcome, Scores, objective, scores
+from conductor.environment import Environment
 from conductor.landscapes import FAMILIES
+from conductor.objective import FLOOR, Outcome, Scores, objective, scores
 from conductor.tasks import Instance, Task, TaskSampler, Window
 from ga.controls import CONTROL_NAMES, RUGGED, GAControls
 from ga.evaluation import Evaluator
