@@ -1,0 +1,1 @@
+"""The kinds of conductor, one file each; ``conductor.network.VARIANTS`` finds them."""
