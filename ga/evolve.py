@@ -20,6 +20,10 @@ def evolve(
     accept: Annotated[list[str] | None, typer.Option(help="An oddity to accept; may repeat.")] = None,
     seed: Annotated[int | None, typer.Option(help="Root of all random numbers.")] = None,
     search: Annotated[str | None, typer.Option(help="champion, nsga2, nsga3 or map_elites.")] = None,
+    conductor: Annotated[
+        str | None,
+        typer.Option(help="Trained conductor that sets the controls: a folder, a run, a variant."),
+    ] = None,
     workers: Annotated[str | None, typer.Option(help="auto, serial, threads or ray.")] = None,
     threads: Annotated[int | None, typer.Option(help="Number of workers; default: one per core.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to join; default: a local one.")] = None,
@@ -79,7 +83,12 @@ def evolve(
         given = [name.split("__")[-1] for name, value in shortcuts.items() if value not in (None, [])]
         given += [
             name
-            for name, value in (("set", settings), ("assets", assets), ("all-regimes", all_regimes))
+            for name, value in (
+                ("set", settings),
+                ("assets", assets),
+                ("all-regimes", all_regimes),
+                ("conductor", conductor),
+            )
             if value
         ]
         if given:
@@ -94,6 +103,10 @@ def evolve(
         if resume_changed:
             raise ConfigError("--resume-changed was given without --resume; name the run to go on with")
         chosen = load(EvolveConfig, config, settings or (), runs=runs, **shortcuts, **where)
+        if conductor is not None:
+            from conductor.piloting import conducted
+
+            chosen = conducted(chosen, conductor)
         if all_regimes or assets is not None:
             from specialists.fanning import fan_out
 

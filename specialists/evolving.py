@@ -17,6 +17,7 @@ from configs.load import ConfigError, load
 from experiments.ledger import Ledger
 from experiments.runs import Run, code_version, latest, library_versions
 from ga.checkpoint import Checkpoints
+from ga.controls import Hyperparameters
 from market.sources.selection import Selection, select_bars
 from market.table import utc
 from regimes.regime import Regime
@@ -54,6 +55,8 @@ class Work:
         Of all bars, not of the training rows: another split is no new data.
     began : float
         Reading of the performance counter at the start, seconds.
+    hyperparameters : Hyperparameters
+        Of the search: those of the config, or what its policy chose in their place.
     """
 
     config: EvolveConfig
@@ -62,6 +65,7 @@ class Work:
     search: SpecialistSearch
     fingerprint: str
     began: float
+    hyperparameters: Hyperparameters
 
     @classmethod
     def open(cls, config: EvolveConfig, console: Console) -> Self:
@@ -81,11 +85,18 @@ class Work:
             ground = prepare(selection.bars, config)
         _show_ground(console, ground)
         search = SpecialistSearch.of(ground, config)
-        return cls(config, selection, ground, search, selection.bars.fingerprint(), began)
+        fingerprint = selection.bars.fingerprint()
+        return cls(config, selection, ground, search, fingerprint, began, _hyperparameters(config, search))
 
     def of_regime(self, config: EvolveConfig) -> Self:
         """Return the same work for settings that differ in the regime alone; nothing is fitted anew."""
-        return replace(self, config=config, search=SpecialistSearch.of(self.ground, config))
+        search = SpecialistSearch.of(self.ground, config)
+        return replace(self, config=config, search=search, hyperparameters=_hyperparameters(config, search))
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the hyperparameters are not those of the config."""
+        return self.hyperparameters != self.config.hyperparameters
 
     @property
     def title(self) -> str:
@@ -214,9 +225,13 @@ def hunt(
         See :func:`resume_run`.
     """
     config, search = work.config, work.begin(workers)
+    # What watches the search goes by the hyperparameters that it has; the settings of the run stay.
+    watched = config.model_copy(update={"hyperparameters": work.hyperparameters})
     observers = Observers(
-        run, config, work.fingerprint, work.ledger(), work.title, search, workers, console, work.began
+        run, watched, work.fingerprint, work.ledger(), work.title, search, workers, console, work.began
     )
+    if work.chosen:
+        console.print(_choice(work), soft_wrap=True)
     run.remove_drafts()
     if checkpoints.generations():
         forced = [key for key in checkpoints.identity if key not in FOR_GOOD] if changed else ()
@@ -294,6 +309,8 @@ def _judge(
         seed=config.seed,
         wall_seconds=round(observers.seconds, 2),
     )
+    if work.chosen:
+        found["hyperparameters"] = work.hyperparameters.model_dump(mode="json")
     if archive is not None:
         found["archive"], more = _look_at(archive, run, work, workers)
         pictures |= {path: f"{caption}. {_archive_line(found['archive'])}" for path, caption in more.items()}
@@ -310,6 +327,21 @@ def _judge(
         console.print(_archive_line(found["archive"]))
     console.print(f"Report, plots and champion: {run.folder}", soft_wrap=True)
     return found
+
+
+def _hyperparameters(config: EvolveConfig, search: SpecialistSearch) -> Hyperparameters:
+    return search.hyperparameters if config.search == "champion" else config.hyperparameters
+
+
+def _choice(work: Work) -> str:
+    usual, own = work.config.hyperparameters, work.hyperparameters
+    patience = f"a patience of {own.patience}" if own.patience else "no early end"
+    return (
+        f"The conductor chose {own.population_size} individuals and {own.n_generations} generations in place "
+        f"of {usual.population_size} and {usual.n_generations}, with {patience}, a last mutation step of "
+        f"{own.mutation_schedule:.3g} times the first and a last crossover rate of "
+        f"{own.crossover_schedule:+.2f} on the first."
+    )
 
 
 def _look_at(

@@ -7,7 +7,8 @@ embargo later and are opened once, at the end, for the champion alone.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from functools import cached_property
+from typing import Any, Protocol, Self
 
 import numpy as np
 from pydantic import Field
@@ -24,7 +25,7 @@ from experiments.trials import TrialMatrix
 from ga.controls import POLICIES, ControlPolicy, Hyperparameters
 from ga.evaluation import Evaluator
 from ga.evolution import Evolution
-from ga.islands import IslandPolicies, Islands, IslandsConfig
+from ga.islands import LEAST_ISLAND, IslandPolicies, Islands, IslandsConfig
 from ga.searching import Search
 from ga.space import Genome
 from ga.variation import Variation
@@ -43,6 +44,27 @@ from specialists.specialist import Specialist, awake_rows, decision_rows
 
 GENERALIST = "all"
 LEAST_AWAKE = 100  # training bars of the regime
+
+
+class Pilot(ControlPolicy, Protocol):
+    """A policy that looks at the market as well, such as a trained conductor."""
+
+    def placed(self, bars: Bars, regime: int | None, opened: int) -> "Pilot":
+        """Take note of the training bars, the regime, and when the rows begin that must be out of sample.
+
+        Raises
+        ------
+        DataError
+            If the policy was trained on bars after that, nanoseconds UTC.
+        """
+        ...
+
+    def hyperparameters(self, usual: Hyperparameters, n_genes: int, least: int) -> Hyperparameters:
+        """Choose those of the run, before anything is bred; ``usual`` itself where it has no choice to make.
+
+        Must not ask for more evaluations than ``usual`` does, nor for fewer individuals than ``least``.
+        """
+        ...
 
 
 class SpecialistConfig(Config):
@@ -219,6 +241,10 @@ class SpecialistSearch:
         if policy is None:
             policy = POLICIES.create(config.policy.name, config.policy.settings)
         train = ground.split.train
+        if hasattr(policy, "placed"):
+            test = ground.bars.time[ground.split.test]
+            opened = int(test[0]) - ground.bars.interval_ns
+            policy = policy.placed(ground.bars[train], None if regime is None else int(regime), opened)
         features = ground.features[train]
         scaler = Scaler.fit(features.select(family.signals)) if family.signals else None
         rows = decision_rows(family, scaler, features)
@@ -233,6 +259,26 @@ class SpecialistSearch:
             family, bars, rows, awake, config.costs, config.limits, config.venue, config.fitness, config.seed
         )
         return cls(ground, config, regime, scaler, fitness, policy)
+
+    @cached_property
+    def hyperparameters(self) -> Hyperparameters:
+        """Those of a search for one champion: the config's, or what the policy chooses in their place.
+
+        A front and an archive keep the config's: their sizes are part of what is asked for.
+
+        Raises
+        ------
+        ConfigError
+            If the config's population is too small for its islands.
+        """
+        config = self.config
+        usual, least = config.hyperparameters, LEAST_ISLAND
+        if not hasattr(self.policy, "hyperparameters"):
+            return usual
+        if config.islands.count > 1:
+            config.islands.sizes(usual.population_size)  # what the user gave is judged, not what is chosen
+            least = config.islands.count * max(LEAST_ISLAND, 2 * config.islands.migrants)
+        return self.policy.hyperparameters(usual, self.fitness.family.space.n_genes, least)
 
     def specialist(self, genome: Genome) -> Specialist:
         """Return the specialist of a genome of this search, fitted until the end of the training rows."""
@@ -301,15 +347,13 @@ class ChampionSearch:
         toolbox = family.toolbox(config.variation) if hasattr(family, "toolbox") else None
         further = {"variation": config.variation, "toolbox": toolbox}
         policy = ready.policy
+        # Islands get copies of a policy that has chosen already.
+        hyperparameters = ready.hyperparameters
         if config.islands.count > 1:
-            self.evolution = Islands(
-                family.space, config.hyperparameters, config.islands, config.seed, **further
-            )
+            self.evolution = Islands(family.space, hyperparameters, config.islands, config.seed, **further)
             policy = IslandPolicies([copy.deepcopy(policy) for _ in range(config.islands.count)])
         else:
-            self.evolution = Evolution(
-                family.space, config.hyperparameters, stream(config.seed, "ga"), **further
-            )
+            self.evolution = Evolution(family.space, hyperparameters, stream(config.seed, "ga"), **further)
         self._search = Search(self.evolution, self.evaluator, policy)
 
     @property
