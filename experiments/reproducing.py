@@ -23,7 +23,12 @@ from experiments.records import Record, read, records
 from experiments.runs import Run
 
 #: The module of each command that opens runs.
-MODULES = {"detect": "regimes.detect", "evolve": "ga.evolve"}
+MODULES = {
+    "detect": "regimes.detect",
+    "evolve": "ga.evolve",
+    "race": "conductor.race",
+    "train": "conductor.train",
+}
 
 SAME, DIFFERENT, MISSING, NEW, LEFT_OUT = "same", "different", "missing", "new", "not compared"
 
@@ -49,6 +54,7 @@ VOLATILE: dict[str, dict[str, str]] = {
         "run": _WHERE,
         "written": _WHEN,
         "wall_seconds": _WHEN,
+        "seconds": _WHEN,
         # What these say is told as a reason, in the heading.
         "code": "the code of now",
         "python": "the interpreter of now",
@@ -59,6 +65,7 @@ VOLATILE: dict[str, dict[str, str]] = {
         "run": _WHERE,
         "wall_seconds": _WHEN,
         "detectors.*.fit_seconds": _WHEN,
+        "training.seconds.*": _WHEN,
         "detectors.*.microseconds_per_bar": _WHEN,
         "evidence": _LEDGER,
         # The verdict weighs the metrics, which are compared, and the evidence.

@@ -5,13 +5,14 @@ planted bugs that the guarantees of the project name, each in their words. A bug
 guarantee it would break instead.
 """
 
+from tests.mutants.conducting import CONDUCTING
 from tests.mutants.judging import JUDGING
 from tests.mutants.learning import LEARNING
 from tests.mutants.mutant import Mutant
 from tests.mutants.searching import SEARCHES
 from tests.mutants.trading import TRADING
 
-PLANTED: tuple[Mutant, ...] = (*TRADING, *JUDGING, *LEARNING, *SEARCHES)
+PLANTED: tuple[Mutant, ...] = (*TRADING, *JUDGING, *LEARNING, *SEARCHES, *CONDUCTING)
 
 LISTED = (
     "fill at signal close",
