@@ -228,7 +228,16 @@ def hunt(
     # What watches the search goes by the hyperparameters that it has; the settings of the run stay.
     watched = config.model_copy(update={"hyperparameters": work.hyperparameters})
     observers = Observers(
-        run, watched, work.fingerprint, work.ledger(), work.title, search, workers, console, work.began
+        run,
+        watched,
+        work.fingerprint,
+        work.ledger(),
+        work.title,
+        search,
+        workers,
+        console,
+        work.began,
+        {"hyperparameters": _choice(work)} if work.chosen else None,
     )
     if work.chosen:
         console.print(_choice(work), soft_wrap=True)

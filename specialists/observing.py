@@ -1,6 +1,7 @@
 """What is done after each generation of a search: counted, drawn, shown to whoever watches."""
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -39,6 +40,8 @@ class Observers:
     console : Console
     began : float
         Reading of the performance counter when this process took up the run, seconds.
+    facts : mapping, optional
+        What else the page should tell, by name.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class Observers:
         workers: Mapper,
         console: Console,
         began: float,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
+        self._facts = dict(facts or {})
         self.history = GeneHistory(search.ready.fitness.family.space)
         self._run, self._config, self._title = run, config, title
         self._workers, self._search = workers, search
@@ -138,6 +143,7 @@ class Observers:
                 "evaluations": evaluator.evaluations,
                 "answered from memory among offspring": f"{evaluator.hit_rate:.1%}",
                 "seconds": round(self.seconds, 1),
+                **self._facts,
             },
             report=report,
         )
