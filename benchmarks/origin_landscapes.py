@@ -314,6 +314,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--policy", nargs="+", default=["rugged"], help="control policies")
+    parser.add_argument("--conductor", help="folder of a trained conductor, instead of control policies")
     parser.add_argument("--population", type=int, default=200)
     parser.add_argument("--generations", type=int, default=300)
     parser.add_argument("--reproduce", action="store_true", help="evaluate the published genomes and stop")
@@ -335,12 +336,15 @@ def main(arguments: list[str] | None = None) -> None:
     print(
         f"{'':24s} {'mean':>7s} {'lowest':>7s} {'highest':>7s} {'seconds':>8s} {'origin':>7s} {'known':>6s}"
     )
-    for policy in options.policy:
+    settings = {"folder": options.conductor} if options.conductor else None
+    for policy in ["conductor"] if options.conductor else options.policy:
         for regime in REGIMES:
             landscape = Landscape.load(regime, options.data)
             fitness, seconds = [], []
             for seed in range(options.seed, options.seed + options.seeds):
-                champion, spent = searched(landscape, seed, policy, options.population, options.generations)
+                champion, spent = searched(
+                    landscape, seed, policy, options.population, options.generations, settings
+                )
                 fitness.append(champion.fitness)
                 seconds.append(spent)
                 if options.save:

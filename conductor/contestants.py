@@ -339,12 +339,16 @@ class Steered:
     name : str
     policy : callable
         ``policy(batch)`` is a :class:`conductor.environment.Policy` for its runs.
+    varied : callable, optional
+        What it needs to change about the operators of the race.
     """
 
     name: str
     policy: Callable[[Batch], Any] = field(repr=False)
+    varied: Callable[[Variation], Variation] | None = None
 
     def run(self, batch: Batch, variation: Variation, mapper: Mapper) -> Performance:
         """Return what the policy does; see :class:`Contestant`."""
-        environment = batch.environment(variation, mapper=mapper)
+        chosen = variation if self.varied is None else self.varied(variation)
+        environment = batch.environment(chosen, mapper=mapper)
         return Performance.of(environment, environment.run(self.policy(batch)))

@@ -36,6 +36,7 @@ from conductor.steering import Steering
 from configs.load import ConfigError, did_you_mean
 from ga.adaptive_policies import BanditConfig, OneFifthConfig, SuccessHistoryConfig
 from ga.controls import CONTROL_NAMES, RUGGED, SMOOTH, GAControls
+from ga.variation import Variation
 
 if TYPE_CHECKING:
     from conductor.model import Conductor
@@ -130,6 +131,11 @@ def _success_history(steering: Steering, batch: Batch) -> SuccessHistory:
     return SuccessHistory(len(batch), SuccessHistoryConfig(**steering.controls.to_dict()))
 
 
+def _jittered(variation: Variation) -> Variation:
+    # Without it all children of a generation have one F and one CR, and success has nothing to choose from.
+    return variation.model_copy(update={"jitter": True, "archive": True})
+
+
 #: Rivals by name, in the order of reports: name, conductor, practice, seed -> contestant.
 RIVALS: Mapping[str, Callable[[str, "Conductor", Practice, int], Contestant]] = {
     "tuned schedule": lambda n, c, p, s: Scheduled(n, p.schedule()),
@@ -143,15 +149,15 @@ RIVALS: Mapping[str, Callable[[str, "Conductor", Practice, int], Contestant]] = 
     "random control": lambda n, c, p, s: RandomControl(n, seed=s),
     "one-fifth rule": lambda n, c, p, s: Steered(n, lambda batch: _one_fifth(c.steering, batch)),
     "success history": lambda n, c, p, s: Steered(
-        n, lambda batch: SuccessHistory(len(batch), SuccessHistoryConfig())
+        n, lambda batch: SuccessHistory(len(batch), SuccessHistoryConfig()), _jittered
     ),
     "success history on tuned": lambda n, c, p, s: Steered(
-        n, lambda batch: _success_history(c.steering, batch)
+        n, lambda batch: _success_history(c.steering, batch), _jittered
     ),
     "bandit": lambda n, c, p, s: Steered(n, lambda batch: _bandit(c.steering, batch)),
-    "shipped defaults": lambda n, c, p, s: Fixed.at(n, GAControls()),
-    "shipped smooth": lambda n, c, p, s: Fixed.at(n, SMOOTH),
-    "shipped rugged": lambda n, c, p, s: Fixed.at(n, RUGGED),
+    "shipped defaults": lambda n, c, p, s: Fixed(n, lambda task: GAControls(), Variation()),
+    "shipped smooth": lambda n, c, p, s: Fixed(n, lambda task: SMOOTH, Variation()),
+    "shipped rugged": lambda n, c, p, s: Fixed(n, lambda task: RUGGED, Variation()),
     "DEAP defaults": lambda n, c, p, s: Fixed(n, deap_defaults, DEAP_VARIATION),
     "pymoo defaults": lambda n, c, p, s: Fixed(n, pymoo_defaults, PYMOO_VARIATION),
     "random search": lambda n, c, p, s: outside.Outside(n, outside.random_search, s),

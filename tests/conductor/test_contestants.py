@@ -38,6 +38,7 @@ from conductor.contestants import (
     tuned_schedule,
 )
 from conductor.curriculum import Batch, Landscapes
+from conductor.lineup import RIVALS
 from conductor.model import Conductor
 from conductor.network import VARIANTS
 from conductor.outside import (
@@ -59,6 +60,7 @@ from ga.adaptive_policies import BanditConfig, OneFifthConfig, SuccessHistoryCon
 from ga.controls import CONTROL_NAMES, CONTROL_RANGES, POLICIES, SMOOTH, GAControls, places_of
 from ga.evaluation import Evaluator
 from ga.evolution import Evolution
+from ga.progress import STATISTIC_NAMES
 from ga.space import GenomeSpace
 from ga.variation import Variation
 
@@ -415,3 +417,15 @@ def test_habits_of_a_silent_network_are_the_tuned_controls_without_spread():
     assert found.mean.places[0] == pytest.approx(np.array(STEERING.static))
     assert found.schedule.places == pytest.approx(np.tile(STEERING.static, (61, 1)))
     assert found.spread == pytest.approx(np.zeros(12), abs=1e-9)
+
+
+def test_success_history_learns_in_a_race_whose_operators_have_no_jitter():
+    batch, still = batch_of(), Variation(jitter=False)
+    learning = RIVALS["success history on tuned"]("success history on tuned", conductor_of(), None, 1)
+    fixed = Fixed.at("tuned static", STEERING.controls)
+    with SerialMapper() as mapper:
+        histories = [one.run(batch, still, mapper).outcome.history for one in (learning, fixed)]
+        deaf = Steered("deaf", learning.policy).run(batch, still, mapper).outcome.history
+    weights = [STATISTIC_NAMES.index(f"control_{name}") for name in ("crossover_rate",)]
+    assert np.ptp(histories[0][:, 2:, weights], axis=1).max() > 0.01
+    assert np.ptp(deaf[:, 2:, weights], axis=1).max() < 1e-9
