@@ -164,6 +164,7 @@ def families(
     population_size: int = 40,
     n_generations: int = 60,
     seed: int = 0,
+    names: Sequence[str] | None = None,
 ) -> Suite:
     """Return landscapes of the families that belong to the split ``test``; a cluster is a family.
 
@@ -171,12 +172,15 @@ def families(
     ----------
     dimension, n_instances, n_seeds, population_size, n_generations, seed : int
         As of :func:`bbob`.
+    names : sequence of str, optional
+        Families instead of those, as new instances: seeds keep them apart from all that trained and chose.
     """
     sampler = TaskSampler(
         "test",
         int(stream(seed, "race", "families").integers(2**31)),
         dimensions=(dimension,),
         sizes=((population_size, n_generations),),
+        families=names,
     )
     drawn = Landscapes(sampler).batch(0, n_instances * len(sampler.families)).tasks
     drawn = sorted(drawn, key=lambda task: (task.problem.family, task.problem.seed))

@@ -17,6 +17,7 @@ from conductor.conducting import Conducting
 from conductor.curriculum import Batch
 from conductor.environment import Environment
 from conductor.interpretation import Rules, distilled, importance, looked
+from conductor.landscapes import FAMILIES
 from conductor.lineup import REFERENCE, SUBJECT, Practice, lineup
 from conductor.model import Conductor
 from conductor.network import tensors
@@ -24,6 +25,7 @@ from conductor.objective import Outcome
 from conductor.racing import race, write_results
 from conductor.sight import Inputs, inputs_of
 from conductor.suites import Suite, families, windows
+from conductor.tasks import SPLITS
 from experiments.page import Grid, bullets, chapter, decimal, document, paragraph, picture, table
 from experiments.runs import Run
 from ga.controls import CONTROL_NAMES, places_of
@@ -77,8 +79,10 @@ def judge(run: Run, training: "Training", conductor: Conductor) -> dict[str, Any
     results = pa.concat_tables(tables)
     write_results(run, results)
     notes = [
-        f"{suite.sentence}." for suite in suites
-    ] + ["Nothing of these runs trained the network or chose its weights."]  # fmt: skip
+        *(f"{suite.sentence}." for suite in suites),
+        "No run of them trained the network or chose its weights. Landscapes are new instances of the "
+        f"families that trained; the families {', '.join(SPLITS['test'])} were never met before.",
+    ]
     found = race_report.write(
         run,
         results,
@@ -154,7 +158,8 @@ def _suites(training: "Training") -> list[Suite]:
     suites = []
     if config.tasks != "windows":
         population, generations = config.landscapes.sizes[0]
-        n = max(2, config.judging.race_tasks // 6)
+        # Of all families, those that trained as new instances: three unseen ones alone decide nothing.
+        n = max(2, config.judging.race_tasks // len(FAMILIES))
         dimension = sorted(config.landscapes.dimensions)[len(config.landscapes.dimensions) // 2]
         suites.append(
             families(
@@ -163,6 +168,7 @@ def _suites(training: "Training") -> list[Suite]:
                 population_size=population,
                 n_generations=generations,
                 seed=config.seed,
+                names=tuple(FAMILIES),
             )
         )
     if lessons.windows:

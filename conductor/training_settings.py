@@ -58,7 +58,7 @@ class JudgingConfig(Config):
     """What chooses among the weights and what judges the chosen ones; no task is in both."""
 
     validation_tasks: int = Field(160, ge=8, le=100_000, description="Runs that choose the weights.")
-    race_tasks: int = Field(160, ge=8, le=100_000, description="Runs of the race at the end.")
+    race_tasks: int = Field(224, ge=8, le=100_000, description="Runs of the race at the end.")
     schedule_iterations: int = Field(
         30, ge=0, le=100_000, description="Iterations for tuning the schedule of the race; 0 leaves it out."
     )
