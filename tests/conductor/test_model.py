@@ -139,3 +139,14 @@ def test_the_document_is_read_without_the_weights(tmp_path):
     conductor.save(tmp_path)
     assert read_document(tmp_path)["fitted_until"] == 7
     assert Steering.around(GAControls()) != conductor.steering
+
+
+def test_the_conductor_that_comes_with_the_project_is_found_loads_and_tells_its_story(tmp_path):
+    folder = find("es", tmp_path / "runs")
+    conductor = Conductor.load(folder)
+    assert conductor.fitted_until == 0  # it has seen no market, so it may conduct on any bars
+    assert conductor.story["tasks"]
+    said = answer(conductor, seen())
+    static = conductor.steering.controls.to_array()
+    assert np.isfinite(said).all()
+    assert (said != static).any()
