@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from conductor.model import Conductor
 
 _STEP, _RATE = CONTROL_NAMES.index("mutation_step"), CONTROL_NAMES.index("crossover_rate")
+#: The conductor that comes with the project.
+SHIPPED = Path(__file__).parent / "trained" / "es"
 #: As many as ``ga.controls.Hyperparameters`` takes, of generations and of patience.
 MOST_GENERATIONS = 100_000
 
@@ -48,7 +50,11 @@ class _Usual:
 class PilotedConfig(Config):
     """Settings of policy conductor."""
 
-    folder: str = Field(description="Folder of a trained conductor; --conductor finds it by name.")
+    folder: str | None = Field(
+        None,
+        description="Folder of a trained conductor, which --conductor finds by name; by default the one that "
+        "comes with the project.",
+    )
     weights_sha256: str | None = Field(
         None, description="Digest that its weights must have, so that a resumed run meets the same conductor."
     )
@@ -70,11 +76,12 @@ class PilotedPolicy(Memoryless):
         from conductor.model import read_document
 
         self._config = config
-        self._document = read_document(config.folder)
+        self._folder = Path(config.folder) if config.folder is not None else SHIPPED
+        self._document = read_document(self._folder)
         found = self._document["weights_sha256"]
         if config.weights_sha256 not in (None, found):
             raise ConfigError(
-                f"{config.folder}: holds a conductor with weights {found[:12]}; this run began with "
+                f"{self._folder}: holds a conductor with weights {found[:12]}; this run began with "
                 f"{config.weights_sha256[:12]}, so go on with that one or begin anew"
             )
         self._conductor: Conductor | None = None
@@ -103,14 +110,14 @@ class PilotedPolicy(Memoryless):
         until = self._document["fitted_until"]
         if until > opened:
             raise DataError(
-                f"{self._config.folder}: the conductor was trained on bars until {utc(until)}; rows from "
+                f"{self._folder}: the conductor was trained on bars until {utc(until)}; rows from "
                 f"{utc(opened)} on are not out of sample for it"
             )
         if self._document["scaled"]:
             from conductor.market_context import ContextScaler
             from conductor.model import SCALER
 
-            scaler = ContextScaler.load(Path(self._config.folder) / SCALER)
+            scaler = ContextScaler.load(self._folder / SCALER)
             self._context = scaler.scaled(MarketContext.of(bars, bars.interval_ns))
         self._regime = NO_REGIME if regime is None else int(regime)
         return self
@@ -221,7 +228,7 @@ class PilotedPolicy(Memoryless):
         if self._conductor is None:
             from conductor.model import Conductor
 
-            self._conductor = Conductor.load(self._config.folder)
+            self._conductor = Conductor.load(self._folder)
         return self._conductor
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PilotedPolicy":

@@ -159,7 +159,7 @@ def test_the_twin_takes_most_of_the_luck_of_a_task_out_of_what_is_paid():
     total, episodes = played(batch, terms(final_share=0.0), at_random)
     begin = np.log10(-episodes.environment.best[:, 0])
     without = begin - batch.scores(episodes.environment.outcome()).anytime
-    assert total.var() < 0.5 * without.var()
+    assert total.var() < 0.6 * without.var()
 
 
 def test_terms_and_actions_that_make_no_sense_are_refused():

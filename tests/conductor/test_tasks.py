@@ -68,7 +68,7 @@ def test_repeats_share_the_instance_and_differ_in_their_stream():
 
 def test_families_take_turns_and_sizes_are_those_asked_for():
     sizes = ((40, 60), (16, 100))
-    tasks = TaskSampler("train", dimensions=(5, 20), sizes=sizes).batch(0, 8 * 20)
+    tasks = TaskSampler("train", dimensions=(5, 20), sizes=sizes).batch(0, len(SPLITS["train"]) * 20)
     assert set(Counter(task.problem.family for task in tasks).values()) == {20}
     assert {task.dimension for task in tasks} == {5, 20}
     assert {(task.population_size, task.n_generations) for task in tasks} == set(sizes)

@@ -50,8 +50,8 @@ TRAIN = slice(2_000, 4_800)
 #: Kinds whose plugins, made into a stage by :func:`stage_of`, obey the laws of flow.
 FLOWING = {"feature": FEATURES, "detector": DETECTORS, "family": FAMILIES}
 STAGES = [(kind, name) for kind, registry in FLOWING.items() for name in registry.names()]
-#: Kinds with laws of their own: policies below, sources in tests/market.
-OTHERS = {"policy", "source"}
+#: Kinds with laws of their own: policies and variants below, sources in tests/market.
+OTHERS = {"policy", "source", "variant"}
 
 
 @cache
@@ -350,6 +350,56 @@ def check_policy(policy) -> None:
 @pytest.mark.parametrize("name", POLICIES.names())
 def test_a_policy_stays_in_bounds_and_repeats_itself(name):
     check_policy(POLICIES.create(name))
+
+
+def check_variant(network):
+    """A new network is silent, and what it says to a run depends on that run alone."""
+    from conductor.network import flat, put, tensors
+    from conductor.sight import Inputs
+    from conductor.state import HISTORY_NAMES, STATE_NAMES
+
+    rng, n = np.random.default_rng(1), max(network.n_history, 1)
+    inputs = Inputs(
+        rng.normal(size=(6, len(STATE_NAMES))).astype(np.float32),
+        rng.normal(size=(6, n, len(HISTORY_NAMES))).astype(np.float32),
+        rng.random((6, n)) < 0.8,
+        np.array([-1, 0, 1, 2, 0, -1]),
+    )
+    if not network.n_history:
+        inputs = inputs._replace(history=inputs.history[:, :0], known=inputs.known[:, :0])
+    assert not network(tensors(inputs)).detach().numpy().any(), "it is not silent when new"
+    put(network, flat(network) + rng.normal(0.0, 0.3, flat(network).size))
+    said = network(tensors(inputs)).detach().numpy()
+    assert said.shape == (6, 12)
+    assert np.isfinite(said).all()
+    assert said.any(), "no searched weight moves it"
+    turned = [3, 0, 5, 1, 2, 4]
+    moved = network(tensors(Inputs(*(part[turned] for part in inputs)))).detach().numpy()
+    np.testing.assert_allclose(moved, said[turned], atol=1e-5, err_msg="runs beside it change an answer")
+
+
+@pytest.mark.parametrize("name", registries()["variant"].names())
+def test_a_variant_begins_silent_and_answers_each_run_alone(name):
+    network = registries()["variant"].create(name)
+    network.eval()
+    check_variant(network)
+
+
+def test_a_faulty_variant_is_seen():
+    from conductor.network import VARIANTS
+
+    class Loud(VARIANTS.get("es")):
+        def forward(self, inputs):
+            return super().forward(inputs) + 1.0
+
+    class Gossip(VARIANTS.get("es")):
+        def forward(self, inputs):
+            said = super().forward(inputs)
+            return said - said[:1]
+
+    for kind, word in ((Loud, "silent"), (Gossip, "beside")):
+        with pytest.raises(AssertionError, match=word):
+            check_variant(kind(kind.Config()))
 
 
 class MoodyPolicy:
