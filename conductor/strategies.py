@@ -27,6 +27,9 @@ from ga.variation import Variation
 
 #: Standard deviations beyond which a candidate's result on one task counts no further.
 CLIP = 2.5
+#: Weights up to which candidates and steps are as long as the settings say. In more dimensions an estimate of
+#: the gradient from as many runs points less surely, so both shrink with the root of their number.
+FEW = 160
 
 
 class StrategiesConfig(Config):
@@ -64,12 +67,13 @@ class Strategies:
         self.mean = np.array(weights, dtype=np.float64)
         self.average = self.mean.copy()
         self.generation = 0
+        self.shortening = min(1.0, (FEW / max(self.mean.size, 1)) ** 0.5)
         self._first, self._second = np.zeros_like(self.mean), np.zeros_like(self.mean)
 
     def ask(self) -> np.ndarray:
         """Return the candidates of this generation, float64 (2 * pairs, w); the same when asked again."""
-        noise = self._noise()
-        return np.concatenate([self.mean + self.config.sigma * noise, self.mean - self.config.sigma * noise])
+        moves = self.config.sigma * self.shortening * self._noise()
+        return np.concatenate([self.mean + moves, self.mean - moves])
 
     def tell(self, losses: np.ndarray) -> None:
         """Move the mean; lower losses, float64 (2 * pairs,), are better."""
@@ -84,7 +88,7 @@ class Strategies:
         first = self._first / (1.0 - 0.9**self.generation)
         second = self._second / (1.0 - 0.999**self.generation)
         elapsed = (self.generation - 1) / config.generations
-        rate = config.learning_rate * (1.0 - (1.0 - config.last_rate) * min(elapsed, 1.0))
+        rate = self.shortening * config.learning_rate * (1.0 - (1.0 - config.last_rate) * min(elapsed, 1.0))
         self.mean = self.mean - rate * (first / (np.sqrt(second) + 1e-8) + config.decay * self.mean)
         # A mean of all means at first, one of the latest later on.
         self.average += max(1.0 - config.memory, 1.0 / self.generation) * (self.mean - self.average)

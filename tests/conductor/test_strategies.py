@@ -38,6 +38,17 @@ def test_strategies_find_the_minimum_of_a_bowl_and_their_average_is_nearer_than_
     assert np.abs(search.average - target).max() < 0.15
 
 
+def test_candidates_and_steps_are_shorter_where_there_are_many_weights():
+    few, many = (Strategies(np.zeros(n), SMALL, seed=2) for n in (100, 1000))
+    spreads = []
+    for search in (few, many):
+        spreads.append(search.ask().std())
+        search.tell(np.arange(4.0))
+    assert spreads[0] == pytest.approx(SMALL.sigma, rel=0.2)
+    assert spreads[1] == pytest.approx(0.4 * SMALL.sigma, rel=0.1)
+    assert np.abs(many.mean).max() < 0.5 * np.abs(few.mean).max()
+
+
 def test_only_ranks_of_the_losses_count():
     searches = [Strategies(np.zeros(5), SMALL, seed=2) for _ in range(2)]
     rng = np.random.default_rng(0)
