@@ -78,11 +78,11 @@ def test_the_wheel_holds_every_source_and_setting_and_nothing_else(wheel):
     expected = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
-        for pattern in ("*.py", "*.yaml")
+        for pattern in ("*.py", "*.yaml", "trained/*/*")
         for path in (ROOT / package).rglob(pattern)
         if path.relative_to(ROOT).parts[:2] != ("experiments", "runs")
     }
-    assert "configs/evolve.yaml" in expected
+    assert {"configs/evolve.yaml", "conductor/trained/es/weights.safetensors"} <= expected
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     metadata = {name for name in names if name.partition("/")[0].endswith(".dist-info")}
