@@ -16,10 +16,9 @@ from compute.seeds import stream
 from compute.workers import Mapper
 from conductor.curriculum import Batch, Source
 from conductor.environment import Environment
-from conductor.objective import Outcome
+from conductor.objective import Outcome, candidate_losses
 from conductor.static_tuning import StaticTuningConfig, cma_minimum
 from conductor.steering import MARGIN, Steering
-from conductor.strategies import CLIP
 from conductor.tasks import Task
 from ga.controls import CONTROL_NAMES, GAControls, values_at
 from ga.variation import Variation
@@ -264,14 +263,11 @@ def tuned_schedule(
         copies = batch.repeated(len(schedules))
         controls = np.concatenate([one.controls(batch.tasks) for one in schedules], axis=1)
         scored = copies.scores(copies.environment(variation, mapper=mapper).run_fixed(controls))
-        values = (1.0 - final_share) * scored.anytime + final_share * scored.final
-        return values.reshape(len(schedules), len(batch))
+        return scored.weighed(final_share).reshape(len(schedules), len(batch))
 
     def evaluated(points: np.ndarray, iteration: int) -> np.ndarray:
-        found = losses([_line(point) for point in points], source.batch(iteration, config.tasks))
-        deviation = found.std(axis=0)
-        z = (found - found.mean(axis=0)) / np.where(deviation > 0.0, deviation, 1.0)
-        return np.clip(z, -CLIP, CLIP).mean(axis=1)
+        schedules = [_line(point) for point in points]
+        return candidate_losses(losses(schedules, source.batch(iteration, config.tasks)))
 
     begin = np.tile(logit(np.array(steering.static)), 2)
     root = int(stream(seed, "tuned schedule").integers(2**31))

@@ -54,8 +54,12 @@ class Batch:
 
     def repeated(self, copies: int) -> "Batch":
         """Return the batch ``copies`` times one after the other."""
-        rows = np.tile(np.arange(len(self)), copies)
-        return Batch(self.tasks * copies, self.outlook.rows(rows), self.floor[rows], self.opening)
+        return self.rows(np.tile(np.arange(len(self)), copies))
+
+    def rows(self, rows: np.ndarray) -> "Batch":
+        """Return some of its runs, int64 (m,), as a batch; one may occur many times."""
+        tasks = tuple(self.tasks[row] for row in rows)
+        return Batch(tasks, self.outlook.rows(rows), self.floor[rows], self.opening)
 
     def scores(self, outcome: Outcome) -> Scores:
         """Return decades of error, anytime and final, of runs of this batch or of copies of it."""

@@ -70,8 +70,7 @@ def candidate_scores(
         return tensors(batch)
     merged = Scores(*np.empty((2, len(candidates), len(batch))))
     for way, rows in ((tensors, np.flatnonzero(fits)), (compiled, np.flatnonzero(~fits))):
-        tasks = tuple(batch.tasks[row] for row in rows)
-        found = way(Batch(tasks, batch.outlook.rows(rows), batch.floor[rows], batch.opening))
+        found = way(batch.rows(rows))
         for whole, part in ((merged.anytime, found.anytime), (merged.final, found.final)):
             whole[:, rows] = part.reshape(len(candidates), -1)
     return Scores(merged.anytime.ravel(), merged.final.ravel())

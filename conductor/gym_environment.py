@@ -8,7 +8,6 @@ Needs the extra ``rl``; nothing but a variant that asks for it imports this modu
 """
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -54,7 +53,7 @@ class RunEnvironment(gymnasium.Env):
         """Begin a run; a seed decides its task and those of all episodes after it."""
         super().reset(seed=seed)
         batch = self._source.batch(int(self.np_random.integers(2**31)), self._drawn)
-        one = _rows(batch, [int(self.np_random.integers(len(batch)))])
+        one = batch.rows(np.array([int(self.np_random.integers(len(batch)))]))
         self._episodes = Episodes(one, self._terms, mapper=SerialMapper())
         return self._episodes.seen()[0], {"task": one.tasks[0]}
 
@@ -178,19 +177,13 @@ class RunVecEnv(VecEnv):
                 batch = self._source.batch(self._number, self.num_envs)
                 self._number += 1
                 lengths = [task.n_generations for task in batch.tasks]
-                self._waiting.append(_rows(batch, np.argsort(lengths, kind="stable")))
+                self._waiting.append(batch.rows(np.argsort(lengths, kind="stable")))
             batch = self._waiting.popleft()
-            parts.append(_rows(batch, range(min(missing, len(batch)))))
+            parts.append(batch.rows(np.arange(min(missing, len(batch)))))
             if len(batch) > missing:
-                self._waiting.appendleft(_rows(batch, range(missing, len(batch))))
+                self._waiting.appendleft(batch.rows(np.arange(missing, len(batch))))
         batch = parts[0] if len(parts) == 1 else Batch.joined(parts)
         episodes = Episodes(batch, self._terms, mapper=self._mapper)
         seen[places] = episodes.seen()
         self._lengths[places] = 0
         self._groups.append((episodes, places.copy()))
-
-
-def _rows(batch: Batch, rows: Sequence[int] | np.ndarray) -> Batch:
-    rows = np.asarray(rows, dtype=np.int64)
-    tasks = tuple(batch.tasks[row] for row in rows)
-    return Batch(tasks, batch.outlook.rows(rows), batch.floor[rows], batch.opening)

@@ -65,7 +65,7 @@ class Lessons:
         markets, fingerprints, real = {}, [], False
         for asset in config.trading.assets:
             selection = select_bars(config.market.of_asset(asset))
-            if not origin or asset == config.trading.assets[0]:
+            if asset == config.trading.assets[0]:
                 selection.show(console)
             with console.status(f"describing bars of {asset}, fitting its regime detector"):
                 markets[asset] = Market.of(selection.bars, config.trading.windows)

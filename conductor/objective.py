@@ -14,6 +14,8 @@ from conductor.tasks import Instance, Task
 FLOOR = 1e-8
 #: Decades beyond which a difference from the reference run counts no further.
 LIMIT = 3.0
+#: Standard deviations beyond which a candidate's result on one task counts no further.
+CLIP = 2.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,10 @@ class Scores:
     anytime: np.ndarray
     final: np.ndarray
 
+    def weighed(self, final_share: float) -> np.ndarray:
+        """Return one number per run, float64 (B,): a share of the final error, the rest of the area."""
+        return (1.0 - final_share) * self.anytime + final_share * self.final
+
 
 def scores(outcome: Outcome, best_known: ArrayLike | None = None, floor: ArrayLike = FLOOR) -> Scores:
     """Return the area under the curve of the best so far, and its end.
@@ -136,3 +142,13 @@ def objective(
     area = np.clip(scored.anytime - reference.anytime, -limit, limit)
     final = np.clip(scored.final - reference.final, -limit, limit)
     return (1.0 - final_share) * area + final_share * final
+
+
+def candidate_losses(values: np.ndarray) -> np.ndarray:
+    """Return the loss of each candidate, float64 (c,), from values (c, n) on the same n tasks.
+
+    Each task is standardised over the candidates and clipped (``CLIP``), so that no badly scaled one decides.
+    """
+    deviation = values.std(axis=0)
+    z = (values - values.mean(axis=0)) / np.where(deviation > 0.0, deviation, 1.0)
+    return np.clip(z, -CLIP, CLIP).mean(axis=1)

@@ -14,8 +14,8 @@ from scipy.special import expit, logit
 from compute.seeds import stream
 from compute.workers import Mapper
 from conductor.curriculum import Source
+from conductor.objective import candidate_losses
 from conductor.steering import MARGIN, Steering
-from conductor.strategies import CLIP
 from configs.load import Config, ConfigError
 from ga.controls import GAControls, values_at
 from ga.variation import Variation
@@ -71,11 +71,7 @@ def tune_static(
         batch = source.batch(iteration, config.tasks).repeated(len(points))
         controls = np.repeat(values_at(expit(points)), config.tasks, axis=0)
         scored = batch.scores(batch.environment(variation, mapper=mapper).run_fixed(controls))
-        values = (1.0 - final_share) * scored.anytime + final_share * scored.final
-        values = values.reshape(len(points), config.tasks)
-        deviation = values.std(axis=0)
-        z = (values - values.mean(axis=0)) / np.where(deviation > 0.0, deviation, 1.0)
-        return np.clip(z, -CLIP, CLIP).mean(axis=1)
+        return candidate_losses(scored.weighed(final_share).reshape(len(points), config.tasks))
 
     best = cma_minimum(evaluated, logit(begin), config, seed, told)
     return Steering(tuple(np.clip(expit(best), MARGIN, 1.0 - MARGIN).tolist()))

@@ -20,13 +20,11 @@ from conductor.conducting import Conducting
 from conductor.curriculum import Batch, Source
 from conductor.devices import candidate_scores
 from conductor.network import ConductorNetwork, flat, put
-from conductor.objective import Scores, objective
+from conductor.objective import Scores, candidate_losses, objective
 from conductor.steering import Steering
 from configs.load import Config
 from ga.variation import Variation
 
-#: Standard deviations beyond which a candidate's result on one task counts no further.
-CLIP = 2.5
 #: Weights up to which candidates and steps are as long as the settings say. In more dimensions an estimate of
 #: the gradient from as many runs points less surely, so both shrink with the root of their number.
 FEW = 160
@@ -198,11 +196,8 @@ class FineTuning:
         scored = candidate_scores(
             self._network, self._steering, self._variation, batch, candidates, self._mapper
         )
-        share = self._config.final_share
-        values = ((1.0 - share) * scored.anytime + share * scored.final).reshape(len(candidates), len(batch))
-        deviation = values.std(axis=0)
-        z = (values - values.mean(axis=0)) / np.where(deviation > 0.0, deviation, 1.0)
-        return np.clip(z, -CLIP, CLIP).mean(axis=1)
+        values = scored.weighed(self._config.final_share)
+        return candidate_losses(values.reshape(len(candidates), len(batch)))
 
     def _judge(self, weights: np.ndarray) -> None:
         batch = self._validation

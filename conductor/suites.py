@@ -82,9 +82,7 @@ class Suite:
 
     def part(self, rows: np.ndarray) -> Batch:
         """Return some of its runs, int64 (m,), as a batch."""
-        batch = self.batch
-        tasks = tuple(batch.tasks[row] for row in rows)
-        return Batch(tasks, batch.outlook.rows(rows), batch.floor[rows], batch.opening)
+        return self.batch.rows(rows)
 
     @property
     def sentence(self) -> str:

@@ -21,7 +21,6 @@ from conductor.landscapes import FAMILIES
 from conductor.lineup import REFERENCE, SUBJECT, Practice, lineup
 from conductor.model import Conductor
 from conductor.network import tensors
-from conductor.objective import Outcome
 from conductor.racing import race, write_results
 from conductor.sight import Inputs, inputs_of
 from conductor.suites import Suite, families, windows
@@ -206,16 +205,12 @@ def _watched(
     batch = Batch.joined(parts)
     conducting = Conducting(conductor.network, conductor.steering, batch.outlook)
     watching = _Watching(conducting, batch, conductor.network.n_history)
-    _run(batch, conductor, watching, training)
+    batch.environment(conductor.variation, mapper=training.mapper).run(watching)
     places = np.stack(watching.places, axis=1)
     of_run = np.tile(np.arange(len(batch)), len(watching.inputs))
     live = np.concatenate(watching.live)
     inputs = Inputs(*(np.concatenate(column)[live] for column in zip(*watching.inputs, strict=True)))
     return inputs, places, of_run[live]
-
-
-def _run(batch: Batch, conductor: Conductor, policy: Any, training: "Training") -> Outcome:
-    return batch.environment(conductor.variation, mapper=training.mapper).run(policy)
 
 
 def _explained(

@@ -107,38 +107,6 @@ class Forks:
         )
 
 
-def vine_labels(
-    source: Source,
-    steering: Steering,
-    variation: Variation,
-    n_history: int,
-    *,
-    n_runs: int,
-    n_forks: int,
-    n_branches: int = 16,
-    horizon: int = 8,
-    follow: int = 0,
-    repeats: int = 2,
-    seed: int,
-    mapper: Mapper | None = None,
-) -> Labels:
-    """Return the vine labels of new runs on tasks of a source; see :func:`vine` for the parameters."""
-    return vine(
-        source,
-        steering,
-        variation,
-        n_history,
-        n_runs=n_runs,
-        n_forks=n_forks,
-        n_branches=n_branches,
-        horizon=horizon,
-        follow=follow,
-        repeats=repeats,
-        seed=seed,
-        mapper=mapper,
-    ).labels()
-
-
 def vine(
     source: Source,
     steering: Steering,

@@ -20,7 +20,7 @@ from conductor.sight import Outlook
 from conductor.state import CONTROLS
 from conductor.steering import Steering
 from conductor.tasks import SPLITS, Instance, Task, TaskSampler, Window
-from conductor.vine import HOLD, branch_residuals, seeds_beside, vine, vine_labels
+from conductor.vine import HOLD, branch_residuals, seeds_beside, vine
 from ga.controls import CONTROL_NAMES, GAControls, places_of
 from ga.space import GenomeSpace
 from ga.variation import Variation
@@ -221,7 +221,7 @@ def test_the_same_seed_gives_the_same_labels_on_any_threads_and_another_gives_ot
     steering, variation = Steering.around(TIMID), Variation()
 
     def bytes_of(seed, mapper):
-        labels = vine_labels(landscapes(), steering, variation, 4, seed=seed, mapper=mapper, **settings)
+        labels = vine(landscapes(), steering, variation, 4, seed=seed, mapper=mapper, **settings).labels()
         return [getattr(labels, field.name).tobytes() for field in dataclasses.fields(labels)]
 
     with ThreadMapper(2) as threads:
