@@ -273,12 +273,14 @@ def published(folder: Path = FOLDER) -> list[tuple[str, str, np.ndarray, int, fl
     return rows
 
 
-def searched(fitness, seed, policy="rugged", population_size=200, n_generations=300, settings=None):
+def searched(
+    fitness, seed, policy="rugged", population_size=200, n_generations=300, settings=None, variation=None
+):
     """Return the champion of one search of a landscape, and the seconds it took."""
     start = time.perf_counter()
     run = Hyperparameters(population_size=population_size, n_generations=n_generations, patience=0)
     chosen = POLICIES.create(policy, settings or {})
-    evolution = Evolution(space(), run, stream(seed, "ga"))
+    evolution = Evolution(space(), run, stream(seed, "ga"), variation=variation)
     while not evolution.finished:
         evolution.tell(fitness(evolution.ask(chosen.controls(evolution.progress))))
     return evolution.champion, time.perf_counter() - start
@@ -328,22 +330,28 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.load:
         sys.exit(reloaded(options.load, options.data) > 0)
+    settings, variation = None, Variation()
+    if options.conductor:
+        from conductor.model import read_document
+
+        # A conductor steers the operators that it learned with.
+        settings = {"folder": options.conductor}
+        variation = Variation(**read_document(Path(options.conductor))["variation"])
     print(machine())
     print(
         f"{options.seeds} seeds from {options.seed}, population {options.population}, {options.generations} "
-        f"generations; variation {Variation().model_dump()}"
+        f"generations; variation {variation.model_dump()}"
     )
     print(
         f"{'':24s} {'mean':>7s} {'lowest':>7s} {'highest':>7s} {'seconds':>8s} {'origin':>7s} {'known':>6s}"
     )
-    settings = {"folder": options.conductor} if options.conductor else None
     for policy in ["conductor"] if options.conductor else options.policy:
         for regime in REGIMES:
             landscape = Landscape.load(regime, options.data)
             fitness, seconds = [], []
             for seed in range(options.seed, options.seed + options.seeds):
                 champion, spent = searched(
-                    landscape, seed, policy, options.population, options.generations, settings
+                    landscape, seed, policy, options.population, options.generations, settings, variation
                 )
                 fitness.append(champion.fitness)
                 seconds.append(spent)

@@ -27,7 +27,7 @@ class TransformerConfig(Config):
     generations: int = Field(24, ge=1, le=64, description="Generations that it looks back on.")
     width: int = Field(32, ge=4, le=256, description="Numbers per token; a multiple of the heads.")
     heads: int = Field(2, ge=1, le=8, description="Attention heads per layer.")
-    layers: int = Field(2, ge=1, le=6, description="Layers.")
+    layers: int = Field(1, ge=1, le=6, description="Layers.")
 
 
 class Attention(nn.Module):
@@ -39,17 +39,18 @@ class Attention(nn.Module):
         self.asked = nn.Linear(width, 3 * width)
         self.told = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, unseen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the new tokens and the weights (B, heads, n, n); ``unseen`` (B, n, n) is added to scores."""
+    def forward(self, tokens: Tensor, unseen: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        """Return what the last tokens read, (B, last, width), and their weights (B, heads, last, n).
+
+        ``unseen`` (B, last, n) is added to their scores.
+        """
         *before, n, width = tokens.shape
-        query, key, value = (
-            part.reshape(*before, n, self.heads, width // self.heads)
-            for part in self.asked(tokens).chunk(3, dim=-1)
-        )
-        scores = torch.einsum("...qhd,...khd->...hqk", query, key) * (width // self.heads) ** -0.5
+        parts = self.asked(tokens).reshape(*before, n, 3, self.heads, width // self.heads)
+        query, key, value = parts.movedim(-3, 0).transpose(-2, -3)  # (B, heads, n, width / heads) each
+        scores = query[..., n - last :, :] @ key.transpose(-1, -2) * (width // self.heads) ** -0.5
         weights = torch.softmax(scores + unseen.unsqueeze(-3), dim=-1)
-        read = torch.einsum("...hqk,...khd->...qhd", weights, value)
-        return self.told(read.reshape(*before, n, width)), weights
+        read = (weights @ value).transpose(-2, -3)
+        return self.told(read.reshape(*before, last, width)), weights
 
 
 class Layer(nn.Module):
@@ -61,10 +62,10 @@ class Layer(nn.Module):
         self.attention_norm, self.step_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.step = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
-    def forward(self, tokens: Tensor, unseen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the new tokens and the weights of the attention."""
-        read, weights = self.attention(self.attention_norm(tokens), unseen)
-        tokens = tokens + read
+    def forward(self, tokens: Tensor, unseen: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        """Return the last tokens anew, and the weights of their attention."""
+        read, weights = self.attention(self.attention_norm(tokens), unseen, last)
+        tokens = tokens[..., tokens.shape[-2] - last :, :] + read
         return tokens + self.step(self.step_norm(tokens)), weights
 
 
@@ -87,6 +88,9 @@ class Transformer(ConductorNetwork):
         self.place = nn.Parameter(0.1 * torch.randn(config.generations + 1, config.width))
         self.layers = nn.ModuleList(Layer(config.width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
+        place = torch.arange(config.generations + 1)
+        self.register_buffer("earlier", place[:, None] > place, persistent=False)
+        self.register_buffer("itself", place[:, None] == place, persistent=False)
         hidden = config.width // 2
         self.head = nn.Sequential(
             nn.Linear(config.width, hidden), nn.Tanh(), silent(nn.Linear(hidden, N_CONTROLS))
@@ -98,7 +102,7 @@ class Transformer(ConductorNetwork):
 
     def features(self, inputs: Inputs) -> Tensor:
         """Return the token of the state after the last layer, float32 (B, width)."""
-        return self.norm(self._read(inputs)[0][..., -1, :])
+        return self.norm(self._read(inputs, 1)[0][..., -1, :])
 
     def attention(self, inputs: Inputs) -> Tensor:
         """Return who looked at whom, float32 (B, layers, heads, N + 1, N + 1).
@@ -108,9 +112,10 @@ class Transformer(ConductorNetwork):
         themselves and are seen by nobody.
         """
         with torch.inference_mode():
-            return torch.stack(self._read(inputs)[1], dim=-4)
+            return torch.stack(self._read(inputs, self.n_history + 1)[1], dim=-4)
 
-    def _read(self, inputs: Inputs) -> tuple[Tensor, list[Tensor]]:
+    def _read(self, inputs: Inputs, last: int) -> tuple[Tensor, list[Tensor]]:
+        # Tokens before the last ones are needed up to the last layer, which nobody reads beyond.
         # Labels may hold more history than this network looks back on.
         history = inputs.history[..., -self.n_history :, :]
         known = inputs.known[..., -self.n_history :]
@@ -118,15 +123,13 @@ class Transformer(ConductorNetwork):
         tokens, weights = tokens + self.place, []
         unseen = self._unseen(known)
         for layer in self.layers:
-            tokens, looked = layer(tokens, unseen)
+            wanted = last if layer is self.layers[-1] else tokens.shape[-2]
+            tokens, looked = layer(tokens, unseen[..., tokens.shape[-2] - wanted :, :], wanted)
             weights.append(looked)
         return tokens, weights
 
     def _unseen(self, known: Tensor) -> Tensor:
         # To add to scores (B, n, n): 0 for earlier known tokens and for itself.
         there = torch.cat([known, torch.ones_like(known[..., :1])], dim=-1)
-        n = there.shape[-1]
-        place = torch.arange(n, device=there.device)
-        earlier, itself = place[:, None] > place, place[:, None] == place
-        seen = (there.unsqueeze(-2) & earlier) | itself
+        seen = (there.unsqueeze(-2) & self.earlier) | self.itself
         return torch.where(seen, 0.0, _UNSEEN)

@@ -21,7 +21,7 @@ from conductor.variants.transformer import Transformer
 from configs.load import ConfigError
 
 N = 24
-SMALL = {"width": 8, "generations": 6}
+SMALL = {"layers": 2, "width": 8, "generations": 6}
 
 
 @pytest.fixture(autouse=True)
