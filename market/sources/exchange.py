@@ -238,7 +238,7 @@ def _request(paging: _Paging, since_ns: int, limit: int) -> Page:
         try:
             answer = client.fetch_ohlcv(paging.symbol, paging.timeframe, since_ns // _NS_PER_MS, limit)
         except Exception as error:
-            wait_s = _wait_s(error, client)
+            wait_s = asked_wait_s(error, client)
             if wait_s is None:
                 raise _refused(paging, error) from error
             wait_s = wait_s or patience.first_wait_s * 2**attempt
@@ -256,8 +256,8 @@ def _request(paging: _Paging, since_ns: int, limit: int) -> Page:
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _wait_s(error: Exception, client: Any) -> float | None:
-    # None: not worth another attempt. 0: worth one, and the exchange names no time.
+def asked_wait_s(error: Exception, client: Any) -> float | None:
+    """Return the seconds to wait after an error; 0 where none are named, None if no attempt is worth it."""
     status = getattr(error, "code", None)
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(status, int) and status not in (418, 429) and status < 500:
