@@ -121,16 +121,18 @@ def _rounded(rng, value):
 def _rank(rng, fitness, out):
     # Rows from best to worst; equals stand in random order.
     p = fitness.shape[0]
-    if kernels.descend(fitness, np.argsort(fitness), out):
+    rows = np.empty(p, np.int64)
+    kernels.ascend(fitness, rows)
+    if kernels.descend(fitness, rows, out):
         chance, loss = np.empty(p), np.empty(p)
         for i in range(p):
             chance[i] = rng.random()
-        first = np.argsort(chance)
+        kernels.ascend(chance, rows)
         for i in range(p):
-            loss[i] = -fitness[first[i]]
-        second = np.argsort(loss, kind="mergesort")  # stable: equals stay as drawn
+            loss[i] = -fitness[rows[i]]
+        kernels.ascend(loss, out)  # equals stay as drawn
         for i in range(p):
-            out[i] = first[second[i]]
+            out[i] = rows[out[i]]
 
 
 @kernel(inline=True)
@@ -286,10 +288,12 @@ def _next_brood(runs, b, rng, controls):
 
     archived = min(counts[N_REPLACED], p) if options[ARCHIVE] else 0
     children = _matrix(runs.children, shape[GENE], size, d)
+    # Copies: breeding hops from row to row, and each would have to be waited for where a batch of runs has
+    # driven the others from the cache. One sweep over all does not wait.
     breeding_kernels.breed(
         rng,
-        population,
-        _matrix(runs.replaced, shape[GENE], archived, d),
+        population.copy(),
+        _matrix(runs.replaced, shape[GENE], archived, d).copy(),
         order,
         parents[:m],
         controls[:8],
@@ -356,36 +360,20 @@ def _tell(runs, b, rng, mutation_step, shown):
             counts[N_REPLACED] = kernels.archive(
                 genes, fitness, places, told, accepted, ring, counts[N_REPLACED]
             )
-        after, values, ages = np.empty((p, d)), np.empty(p), np.empty(p, np.int32)
-        kernels.succeed(
-            genes,
-            fitness,
-            age,
-            places,
-            parents,
-            children,
-            told,
-            accepted,
-            after,
-            values,
-            ages,
-            improved,
-            gain,
-        )
-        genes[:] = after
-        fitness[:] = values
-        age[:] = ages
+        kernels.settle(genes, fitness, age, places, parents, children, told, accepted, improved, gain)
     order = _rows(runs.order, row, p)
     _rank(rng, fitness, order)
 
     leader = order[0]
-    near, place, numbers = np.empty(p), np.empty(2), np.empty(16)
+    near, near_order = np.empty(p), np.empty(p, np.int64)
+    place, numbers = np.empty(2), np.empty(16)
     kernels.locate(genes, leader, near, place)
+    kernels.ascend(near, near_order)
     kernels.describe(
         fitness,
         order,
         near,
-        np.argsort(near),
+        near_order,
         runs.operator[row : row + k],
         improved,
         gain,

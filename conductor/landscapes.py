@@ -76,80 +76,98 @@ SCHWEFEL_BEST = 420.9687463599821
 LEVEL_COUNTS = (2, 3, 5, 9)
 
 
+#: Genomes that are evaluated side by side: enough for the processor, few enough for its nearest memory.
+_SIDE_BY_SIDE = 64
+
+
+# One function per formula. Of ``n`` genomes side by side each takes ``z (d, n or more)`` in the units of the
+# formula and writes ``error (n or more,)``, which is zero before. Gene by gene, all genomes of one gene in a
+# row: the processor works on several at once, and each genome has the bits that it has alone.
+
+
 @kernel(inline=True)
-def _power_sum(z, exponents):
-    total = 0.0
+def _power_sum(z, n, exponents, error):
     for j in range(z.shape[0]):
-        total += abs(z[j]) ** exponents[j]
-    return math.sqrt(total)
+        for i in range(n):
+            error[i] += abs(z[j, i]) ** exponents[j]
+    for i in range(n):
+        error[i] = math.sqrt(error[i])
 
 
 @kernel(inline=True)
-def _weighted_squares(z, weights):
-    total = 0.0
+def _weighted_squares(z, n, weights, error):
     for j in range(z.shape[0]):
-        total += weights[j] * z[j] * z[j]
-    return total
+        for i in range(n):
+            error[i] += weights[j] * z[j, i] * z[j, i]
 
 
 @kernel(inline=True)
-def _rosenbrock(z):
-    total = 0.0
+def _rosenbrock(z, n, error):
     for j in range(z.shape[0] - 1):
-        here, there = z[j] + 1.0, z[j + 1] + 1.0
-        total += 100.0 * (there - here * here) ** 2 + (1.0 - here) ** 2
-    return total
+        for i in range(n):
+            here, there = z[j, i] + 1.0, z[j + 1, i] + 1.0
+            error[i] += 100.0 * (there - here * here) ** 2 + (1.0 - here) ** 2
 
 
 @kernel(inline=True)
-def _ridge(z, steepness):
-    off = 0.0
+def _ridge(z, n, steepness, error):
     for j in range(1, z.shape[0]):
-        off += z[j] * z[j]
-    return z[0] * z[0] + steepness * math.sqrt(off)
+        for i in range(n):
+            error[i] += z[j, i] * z[j, i]
+    for i in range(n):
+        error[i] = z[0, i] * z[0, i] + steepness * math.sqrt(error[i])
 
 
 @kernel(inline=True)
-def _rastrigin(z, weights, height):
-    total = 0.0
+def _rastrigin(z, n, weights, height, error):
     for j in range(z.shape[0]):
-        x = weights[j] * z[j]
-        total += x * x + height * (1.0 - math.cos(2.0 * math.pi * x))
-    return total
+        for i in range(n):
+            x = weights[j] * z[j, i]
+            error[i] += x * x + height * (1.0 - math.cos(2.0 * math.pi * x))
 
 
 @kernel(inline=True)
-def _ackley(z):
+def _ackley(z, n, error):
     d = z.shape[0]
-    squares = waves = 0.0
+    waves = np.zeros(n)
     for j in range(d):
-        squares += z[j] * z[j]
-        waves += math.cos(2.0 * math.pi * z[j])
-    # Differences from 1 in one step each: the sum of four rounded numbers would end at 1e-15, not at 0.
-    return -20.0 * math.expm1(-0.2 * math.sqrt(squares / d)) - math.e * math.expm1(waves / d - 1.0)
+        for i in range(n):
+            error[i] += z[j, i] * z[j, i]
+            waves[i] += math.cos(2.0 * math.pi * z[j, i])
+    for i in range(n):
+        # Differences from 1 in one step each: the sum of four rounded numbers would end at 1e-15, not at 0.
+        squares = -20.0 * math.expm1(-0.2 * math.sqrt(error[i] / d))
+        error[i] = squares - math.e * math.expm1(waves[i] / d - 1.0)
 
 
 @kernel(inline=True)
-def _griewank(z):
-    squares, waves = 0.0, 1.0
+def _griewank(z, n, error):
+    waves = np.ones(n)
     for j in range(z.shape[0]):
-        squares += z[j] * z[j]
-        waves *= math.cos(z[j] / math.sqrt(j + 1.0))
-    return squares / 4000.0 + 1.0 - waves
+        root = math.sqrt(j + 1.0)
+        for i in range(n):
+            error[i] += z[j, i] * z[j, i]
+            waves[i] *= math.cos(z[j, i] / root)
+    for i in range(n):
+        error[i] = error[i] / 4000.0 + 1.0 - waves[i]
 
 
 @kernel(inline=True)
-def _weierstrass(z):
+def _weierstrass(z, n, error):
     d = z.shape[0]
-    rough = squares = 0.0
+    rough, cosine = np.zeros(n), np.empty(n)
     for j in range(d):
-        cosine, height = math.cos(2.0 * math.pi * z[j]), 1.0
+        for i in range(n):
+            cosine[i] = math.cos(2.0 * math.pi * z[j, i])
+            error[i] += z[j, i] * z[j, i]
+        height = 1.0
         for _ in range(OCTAVES):
-            rough += height * (1.0 - cosine)
-            cosine *= 4.0 * cosine * cosine - 3.0  # of three times the angle
+            for i in range(n):
+                rough[i] += height * (1.0 - cosine[i])
+                cosine[i] *= 4.0 * cosine[i] * cosine[i] - 3.0  # of three times the angle
             height *= 0.5
-        squares += z[j] * z[j]
-    return 10.0 * (rough / d) ** 3 + 0.1 * squares
+    for i in range(n):
+        error[i] = 10.0 * (rough[i] / d) ** 3 + 0.1 * error[i]
 
 
 @kernel(inline=True)
@@ -158,36 +176,39 @@ def _schwefel_gain(x):
 
 
 @kernel(inline=True)
-def _schwefel(z, weights):
-    total, best = 0.0, _schwefel_gain(SCHWEFEL_BEST)
-    for j in range(z.shape[0]):
-        total += max(best - _schwefel_gain(SCHWEFEL_BEST + weights[j] * z[j]), 0.0)
-    return total / z.shape[0]
-
-
-@kernel(inline=True)
-def _peaks(z, parameters, at, distance):
-    # Heights (n), then centres and sharpness, (d, n) each. The hill that is highest here decides.
-    n = distance.shape[0]
-    d = z.shape[0]
-    for i in range(n):
-        distance[i] = 0.0
+def _schwefel(z, n, weights, error):
+    d, best = z.shape[0], _schwefel_gain(SCHWEFEL_BEST)
     for j in range(d):
-        centre, sharpness = at + n + j * n, at + n + (d + j) * n
         for i in range(n):
-            distance[i] += parameters[sharpness + i] * (z[j] - parameters[centre + i]) ** 2
-    best = -np.inf
+            error[i] += max(best - _schwefel_gain(SCHWEFEL_BEST + weights[j] * z[j, i]), 0.0)
     for i in range(n):
-        best = max(best, parameters[at + i] - distance[i])
-    return -HIGHEST_PEAK * math.expm1(best)
+        error[i] /= d
 
 
 @kernel(inline=True)
-def _steps(z, fineness):
-    total = 0.0
+def _peaks(z, n, parameters, at, error):
+    # Heights, then centres and sharpness, (d, N_PEAKS) each. The hill that is highest here decides.
+    d = z.shape[0]
+    distance, best = np.zeros((N_PEAKS, n)), np.full(n, -np.inf)
+    for j in range(d):
+        for k in range(N_PEAKS):
+            centre = parameters[at + (1 + j) * N_PEAKS + k]
+            sharpness = parameters[at + (1 + d + j) * N_PEAKS + k]
+            for i in range(n):
+                distance[k, i] += sharpness * (z[j, i] - centre) ** 2
+    for k in range(N_PEAKS):
+        height = parameters[at + k]
+        for i in range(n):
+            best[i] = max(best[i], height - distance[k, i])
+    for i in range(n):
+        error[i] = -HIGHEST_PEAK * math.expm1(best[i])
+
+
+@kernel(inline=True)
+def _steps(z, n, fineness, error):
     for j in range(z.shape[0]):
-        total += math.floor(fineness * z[j] + 0.5) ** 2 + 1e-4 * z[j] * z[j]
-    return total
+        for i in range(n):
+            error[i] += math.floor(fineness * z[j, i] + 0.5) ** 2 + 1e-4 * z[j, i] * z[j, i]
 
 
 @kernel(inline=True)
@@ -199,18 +220,18 @@ def _level(gene, count):
 
 
 @kernel(inline=True)
-def _levels(z, weights, height):
-    total = 0.0
+def _levels(z, n, weights, height, error):
     for j in range(z.shape[0]):
-        total += weights[j] * z[j] * z[j] + height * (1.0 - math.cos(2.0 * math.pi * z[j]))
-    return total
+        for i in range(n):
+            x = z[j, i]
+            error[i] += weights[j] * x * x + height * (1.0 - math.cos(2.0 * math.pi * x))
 
 
 @kernel(numba.void(numba.int64, R1, R2, W1))
 def evaluate(family, parameters, genes, out):
     """Write the errors of genomes: 0 at the optimum, positive elsewhere.
 
-    Row by row, so that one genome has the same bits alone and in any batch.
+    One genome has the same bits alone and in any batch.
 
     Parameters
     ----------
@@ -228,45 +249,52 @@ def evaluate(family, parameters, genes, out):
     optimum, weights = parameters[HEAD : HEAD + d], parameters[HEAD + d : HEAD + 2 * d]
     rotation = HEAD + 2 * d
     further = rotation + d * d if rotated else rotation
-    z, distance = np.empty(d), np.empty(N_PEAKS)
-    for i in range(p):
-        if not rotated:
-            for j in range(d):
-                gene = _level(genes[i, j], parameters[further + j]) if family == LEVELS else genes[i, j]
-                z[j] = (gene - optimum[j]) * width
-        else:
-            for j in range(d):
-                z[j] = 0.0
+    most = min(p, _SIDE_BY_SIDE)
+    moved, turned, error = np.empty((d, most)), np.empty((d if rotated else 0, most)), np.empty(most)
+    for start in range(0, p, _SIDE_BY_SIDE):
+        n = min(p - start, _SIDE_BY_SIDE)
+        error[:] = 0.0
+        for j in range(d):
+            for i in range(n):
+                gene = genes[start + i, j]
+                if family == LEVELS:
+                    gene = _level(gene, parameters[further + j])
+                moved[j, i] = (gene - optimum[j]) * width
+        z = moved
+        if rotated:
+            turned[:] = 0.0
             for k in range(d):
-                gene = _level(genes[i, k], parameters[further + k]) if family == LEVELS else genes[i, k]
-                gene = (gene - optimum[k]) * width
-                for j in range(d):  # a column at a time: the processor adds several at once
-                    z[j] += gene * parameters[rotation + k * d + j]
+                for j in range(d):
+                    part = parameters[rotation + k * d + j]
+                    for i in range(n):
+                        turned[j, i] += moved[k, i] * part
+            z = turned
         if family == POWERS:
-            error = _power_sum(z, weights)
+            _power_sum(z, n, weights, error)
         elif family == ROSENBROCK:
-            error = _rosenbrock(z)
+            _rosenbrock(z, n, error)
         elif family == RIDGE:
-            error = _ridge(z, first)
+            _ridge(z, n, first, error)
         elif family == RASTRIGIN:
-            error = _rastrigin(z, weights, first)
+            _rastrigin(z, n, weights, first, error)
         elif family == ACKLEY:
-            error = _ackley(z)
+            _ackley(z, n, error)
         elif family == GRIEWANK:
-            error = _griewank(z)
+            _griewank(z, n, error)
         elif family == WEIERSTRASS:
-            error = _weierstrass(z)
+            _weierstrass(z, n, error)
         elif family == SCHWEFEL:
-            error = _schwefel(z, weights)
+            _schwefel(z, n, weights, error)
         elif family == PEAKS:
-            error = _peaks(z, parameters, further, distance)
+            _peaks(z, n, parameters, further, error)
         elif family == STEPS:
-            error = _steps(z, first)
+            _steps(z, n, first, error)
         elif family == LEVELS:
-            error = _levels(z, weights, first)
+            _levels(z, n, weights, first, error)
         else:
-            error = _weighted_squares(z, weights)
-        out[i] = max(error, 0.0) + 0.0  # rounding may step below, and -0.0 has other bytes
+            _weighted_squares(z, n, weights, error)
+        for i in range(n):
+            out[start + i] = max(error[i], 0.0) + 0.0  # rounding may step below, and -0.0 has other bytes
 
 
 @dataclass(frozen=True, eq=False)

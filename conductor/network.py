@@ -21,6 +21,7 @@ from ga.controls import CONTROL_NAMES
 
 if TYPE_CHECKING:
     from conductor.school import School
+    from conductor.steering import Steering
 
 N_STATE = len(STATE_NAMES)
 N_CONTROLS = len(CONTROL_NAMES)
@@ -61,6 +62,9 @@ class ConductorNetwork(nn.Module):
     def hyperparameters(self, inputs: Inputs) -> Tensor | None:
         """Return the residuals of 5 hyperparameters, float32 (B, 5), or None without such a head."""
         return None
+
+    def settle(self, steering: "Steering") -> None:
+        """Take note of the tuned controls that residuals move; called once, before anything is learned."""
 
     def schooled(self, school: "School") -> Mapping[str, Any]:
         """Learn from what the school offers before whole runs are evolved; return figures for the report.
@@ -107,7 +111,11 @@ def silent(layer: nn.Linear) -> nn.Linear:
 
 def tensors(inputs: Inputs, device: torch.device | str | None = None) -> Inputs:
     """Return inputs of NumPy arrays, copied, as inputs of torch tensors."""
-    return Inputs(*(torch.tensor(np.ascontiguousarray(part), device=device) for part in inputs))
+    copies = [torch.empty(part.shape, dtype=getattr(torch, part.dtype.name)) for part in inputs]
+    for copy, part in zip(copies, inputs, strict=True):
+        # By NumPy: torch would wake all its threads for it, which then turn round on the cores that breed.
+        copy.numpy()[...] = part
+    return Inputs(*(copy.to(device) for copy in copies))
 
 
 def flat(network: ConductorNetwork) -> np.ndarray:

@@ -166,6 +166,7 @@ class Training:
 
     def _school(self, config: TrainConfig) -> None:
         self.network = self._new()
+        self.network.settle(self.steering)
         own = type(self.network).schooled is not ConductorNetwork.schooled
         self.schooling = {"schooled": own or type(self.network).wants_labels}
         if not self.schooling["schooled"]:

@@ -21,6 +21,10 @@ _RO_INT32 = numba.types.Array(numba.int32, 1, "C", readonly=True)
 REAL, INTEGER, LOG, CHOICE = 0, 1, 2, 3
 #: Code of an immigrant, the position in ``ga.progress.OPERATORS``.
 IMMIGRANT = 3
+#: Up to so many numbers are sorted by counting.
+_FEW = 256
+#: The half of a slot of a hash table that holds a row; the other holds the leading half of a digest.
+_ROW_BITS = numba.int64(2**32 - 1)
 
 
 @kernel(numba.void(R2, R1, R1, RB1, R2, W2))
@@ -244,6 +248,35 @@ def rank_correlation(x, x_order, y, y_order):
     return xy / math.sqrt(xx * yy)
 
 
+@kernel(numba.void(R1, _WI))
+def ascend(values, out):
+    """Write the indices that sort values upwards; equals stay in the order in which they stand.
+
+    Up to 256 values are sorted by counting how many are smaller than each: more comparisons than a sort
+    needs, but several at once and none that is a guess, which takes a fifth of the time.
+
+    Parameters
+    ----------
+    values : float64 (n,)
+        Not NaN.
+    out : int64 (n,)
+        Written in place.
+    """
+    n = values.shape[0]
+    if n > _FEW:
+        out[:] = np.argsort(values, kind="mergesort")
+        return
+    for i in range(n):
+        out[i] = -1
+    for i in range(n):
+        value, place = values[i], 0
+        for j in range(n):
+            place += values[j] < value
+        while out[place] >= 0:  # taken by an equal one before
+            place += 1
+        out[place] = i
+
+
 @kernel(inline=True)
 def _quantile(values, n, share):
     # Linear interpolation in the first n values.
@@ -338,6 +371,14 @@ def describe(fitness, order, near, near_order, operator, improved, gain, weight,
         out[15] = rate_2 / rate_1 if rate_1 > 0.0 else 0.0
 
 
+@kernel(inline=True)
+def _compare(fitness, parents, offspring_fitness, improved, gain):
+    for i in range(parents.shape[0]):
+        rival = fitness[parents[i]]
+        improved[i] = offspring_fitness[i] > rival
+        gain[i] = offspring_fitness[i] - rival if improved[i] else 0.0
+
+
 @kernel(numba.void(R2, R1, _RO_INT32, RI1, RI1, R2, R1, _RO_BOOL, W2, W1, _INT32, _BOOL, W1))
 def succeed(
     genes,
@@ -369,10 +410,7 @@ def succeed(
     improved, gain : bool (m,), float64 (m,)
         Which offspring are fitter than their parent, and by how much (0 for the others), written in place.
     """
-    for i in range(parents.shape[0]):
-        rival = fitness[parents[i]]
-        improved[i] = offspring_fitness[i] > rival
-        gain[i] = offspring_fitness[i] - rival if improved[i] else 0.0
+    _compare(fitness, parents, offspring_fitness, improved, gain)
     p, d = genes.shape
     source = np.full(p, -1, np.int64)
     for i in range(places.shape[0]):
@@ -392,6 +430,21 @@ def succeed(
                 out[i, j] = genes[i, j]
 
 
+@kernel(numba.void(W2, W1, _INT32, RI1, RI1, R2, R1, _RO_BOOL, _BOOL, W1))
+def settle(genes, fitness, age, places, parents, offspring, offspring_fitness, accepted, improved, gain):
+    """Turn a population into the next generation in place; all else as in :func:`succeed`."""
+    _compare(fitness, parents, offspring_fitness, improved, gain)
+    for i in range(age.shape[0]):
+        age[i] += 1
+    for i in range(places.shape[0]):
+        if accepted[i]:
+            place = places[i]
+            fitness[place] = offspring_fitness[i]
+            age[place] = 0
+            for j in range(genes.shape[1]):
+                genes[place, j] = offspring[i, j]
+
+
 @kernel(numba.void(_W_U2, numba.int64[::1], numba.int64, _RO_U2, _BOOL))
 def enter(log, slots, n, digests, new):
     """Enter digests into a hash table with open addressing and linear probing.
@@ -401,7 +454,8 @@ def enter(log, slots, n, digests, new):
     log : uint64 (c, 2)
         The digests entered so far in its first ``n`` rows; new ones are appended. Must have room.
     slots : int64 (2^k,)
-        Row of the digest in each slot plus 1, 0 for a free slot; at least one stays free.
+        Row of the digest in each slot plus 1, 0 for a free slot; at least one stays free. The upper half of
+        a slot is that of the digest: nearly all that differ are told apart without a look at the log.
     n : int
     digests : uint64 (m, 2)
         Already well mixed: their first word is their hash.
@@ -411,18 +465,20 @@ def enter(log, slots, n, digests, new):
     mask = numba.uint64(slots.shape[0] - 1)
     for i in range(digests.shape[0]):
         slot = digests[i, 0] & mask
+        upper = numba.int64(digests[i, 1]) & ~_ROW_BITS
         new[i] = True
-        while slots[slot] > 0:
-            row = slots[slot] - 1
-            if log[row, 0] == digests[i, 0] and log[row, 1] == digests[i, 1]:
-                new[i] = False
-                break
+        while slots[slot] != 0:
+            if slots[slot] & ~_ROW_BITS == upper:
+                row = (slots[slot] & _ROW_BITS) - 1
+                if log[row, 0] == digests[i, 0] and log[row, 1] == digests[i, 1]:
+                    new[i] = False
+                    break
             slot = (slot + numba.uint64(1)) & mask
         if new[i]:
             log[n, 0] = digests[i, 0]
             log[n, 1] = digests[i, 1]
             n += 1
-            slots[slot] = n
+            slots[slot] = upper | n
 
 
 @kernel(numba.boolean(R1, RI1, _WI))

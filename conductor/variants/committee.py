@@ -23,6 +23,7 @@ from configs.load import Config, ConfigError, PluginConfig
 
 if TYPE_CHECKING:
     from conductor.school import School
+    from conductor.steering import Steering
 
 #: What every member keeps of an equal share: a silent member could not be moved by evolution strategies.
 SEAT = 0.2
@@ -89,6 +90,11 @@ class Committee(ConductorNetwork):
         if sum(one.numel() for _, one in everything) > MOST_WEIGHTS:
             everything = [(name, one) for name, one in everything if "head" in name.split(".")]
         yield from everything
+
+    def settle(self, steering: "Steering") -> None:
+        """Tell all members of the tuned controls."""
+        for member in self.members:
+            member.settle(steering)
 
     def schooled(self, school: "School") -> Mapping[str, Any]:
         """Let every member learn from three quarters of the runs, and find the shares on the rest.

@@ -262,7 +262,7 @@ def test_the_better_member_gets_the_larger_share_on_runs_that_nobody_saw():
 
 def test_a_committee_learns_labels_and_is_the_same_again():
     labels = labels_of(n_forks=4)
-    wide = {"name": "es", "features": list(STATE_NAMES), "hidden": 16}
+    wide = {"name": "es", "features": list(STATE_NAMES), "hidden": 16, "inertia": False}
     settings = {"members": [wide, {"name": "transformer", **SMALL}]}
     networks = []
     for _ in range(2):

@@ -244,3 +244,17 @@ def test_the_row_names_every_statistic_and_control_once():
     assert row["median"] == np.median(evolution.population.fitness)
     assert row["mean"] == pytest.approx(evolution.population.fitness.mean())
     assert all(math.isfinite(value) for value in row.values())
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_sorting_by_counting_is_a_stable_sort_of_any_length(data):
+    n = data.draw(st.one_of(st.integers(0, 40), st.integers(250, 262)))
+    few = data.draw(st.booleans())  # values, so that most are equal
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
+    values = rng.integers(0, 3, n).astype(float) if few else rng.normal(size=n)
+    if n:
+        values[rng.integers(n, size=2)] = -np.inf
+    order = np.empty(n, np.int64)
+    kernels.ascend(values, order)
+    np.testing.assert_array_equal(order, np.argsort(values, kind="stable"))
