@@ -6,8 +6,18 @@ rounding decided differently for different first rows. Here each average is summ
 """
 
 from compute.kernels import kernel
-from market.features.feature import CLOSE, HIGH, LOW, OPEN, Node, Window, features, indicator
-from market.kernels import ratio, rolling
+from market.features.feature import (
+    CLOSE,
+    HIGH,
+    LOW,
+    OPEN,
+    Node,
+    Window,
+    features,
+    further_features,
+    indicator,
+)
+from market.kernels import mean, ratio, rolling
 
 AVERAGED_BARS = 10
 NEAR_BARS = 5
@@ -113,6 +123,81 @@ def _star(open_, close, direction, first, out):
         out[t - first] = float(direction) if found else 0.0
 
 
+@rolling(4, 0)
+def _wick_balance(open_, high, low, close, first, out):
+    for t in range(first, close.size):
+        above = high[t] - max(open_[t], close[t])
+        below = min(open_[t], close[t]) - low[t]
+        out[t - first] = ratio(below - above, high[t] - low[t])
+
+
+@rolling(4, 0)
+def _shooting_star(open_, high, low, close, first, out):
+    for t in range(first, close.size):
+        body = _body(open_, close, t)
+        bottom = min(open_[t], close[t])
+        found = (
+            body < _average_body(open_, close, t)
+            and high[t] - max(open_[t], close[t]) > body
+            and bottom - low[t] < 0.1 * _average_range(high, low, t, AVERAGED_BARS)
+            and bottom >= max(open_[t - 1], close[t - 1])
+        )
+        out[t - first] = -1.0 if found else 0.0
+
+
+@rolling(2, 0)
+def _piercing(open_, close, first, out):
+    for t in range(first, close.size):
+        # The body before, and this one the other way: from beyond its end to past its middle.
+        before = close[t - 1] - open_[t - 1]
+        way = 1.0 if before < 0.0 else -1.0
+        middle = open_[t - 1] + 0.5 * before
+        found = (
+            abs(before) > _average_body(open_, close, t - 1)
+            and way * open_[t] <= way * close[t - 1]
+            and way * close[t] > way * middle
+            and way * close[t] < way * open_[t - 1]
+        )
+        out[t - first] = way if found else 0.0
+
+
+@rolling(2, 0)
+def _inside(high, low, first, out):
+    for t in range(first, high.size):
+        within = high[t] <= high[t - 1] and low[t] >= low[t - 1]
+        out[t - first] = 1.0 if within and high[t] - low[t] < high[t - 1] - low[t - 1] else 0.0
+
+
+@rolling(2, 0)
+def _three(open_, close, first, out):
+    for t in range(first, close.size):
+        way = 1.0 if close[t] > open_[t] else -1.0
+        found = True
+        for i in range(t - 2, t + 1):
+            found = found and way * (close[i] - open_[i]) > 0.5 * _average_body(open_, close, t - 2)
+        for i in range(t - 1, t + 1):
+            found = (
+                found
+                and way * close[i] > way * close[i - 1]
+                and way * open_[i] >= way * open_[i - 1]
+                and way * open_[i] <= way * close[i - 1]
+            )
+        out[t - first] = way if found else 0.0
+
+
+@rolling(4, 0)
+def _marubozu(open_, high, low, close, first, out):
+    for t in range(first, close.size):
+        short = 0.1 * _average_range(high, low, t, AVERAGED_BARS)
+        found = (
+            _body(open_, close, t) > _average_body(open_, close, t)
+            and high[t] - max(open_[t], close[t]) < short
+            and min(open_[t], close[t]) - low[t] < short
+        )
+        way = 1.0 if close[t] >= open_[t] else -1.0
+        out[t - first] = way if found else 0.0
+
+
 @features(body_1=())
 def body() -> Node:
     """Close minus open as a fraction of the range, -1 to 1; no range: 0."""
@@ -173,3 +258,56 @@ def evening_star(direction: int) -> Node:
     Touching is enough, as in :func:`morning_star`.
     """
     return Window(_star, (OPEN, CLOSE), (direction,), lookback=AVERAGED_BARS + 3)
+
+
+@further_features(body_mean_24=24)
+def body_mean(bars: int) -> Node:
+    """Mean of body_1 over the last bars, -1 to 1."""
+    return Window(mean, (body(),), (bars,), lookback=bars)
+
+
+@further_features(wick_balance_24=24)
+def wick_balance(bars: int) -> Node:
+    """Mean of the lower wick minus the upper one, as fractions of each range, -1 to 1; no range: 0."""
+    node = Window(_wick_balance, (OPEN, HIGH, LOW, CLOSE))
+    return Window(mean, (node,), (bars,), lookback=bars)
+
+
+@further_features(shooting_star=())
+def shooting_star() -> Node:
+    """-1: a short body under a long upper wick, at or above the body before.
+
+    Touching is enough, as in :func:`morning_star`.
+    """
+    return Window(_shooting_star, (OPEN, HIGH, LOW, CLOSE), lookback=AVERAGED_BARS + 1)
+
+
+@further_features(piercing=())
+def piercing() -> Node:
+    """1: after a long fall, a rise from its end past its middle (piercing); -1: the reverse (dark cloud).
+
+    TA-Lib asks for a gap beyond the wick before; here touching the close before is enough, as in
+    :func:`morning_star`.
+    """
+    return Window(_piercing, (OPEN, CLOSE), lookback=AVERAGED_BARS + 2)
+
+
+@further_features(inside_bar=())
+def inside_bar() -> Node:
+    """1: the range lies within the range before, and is smaller."""
+    return Window(_inside, (HIGH, LOW), lookback=2)
+
+
+@further_features(three_soldiers=())
+def three_soldiers() -> Node:
+    """1: three rises, each from within the body before to beyond it (white soldiers); -1: three falls.
+
+    Each body is longer than half of the average body of the ten bars before the three.
+    """
+    return Window(_three, (OPEN, CLOSE), lookback=AVERAGED_BARS + 3)
+
+
+@further_features(marubozu=())
+def marubozu() -> Node:
+    """1 or -1: a long body with next to no wicks, each below a tenth of the average range."""
+    return Window(_marubozu, (OPEN, HIGH, LOW, CLOSE), lookback=AVERAGED_BARS + 1)

@@ -1,20 +1,24 @@
 """How a feature is declared: a column computed by nodes, each of which is compiled and remembers little.
 
-A node is one of four kinds:
+A node is one of six kinds:
 
-* :class:`BarColumn`: open, high, low, close or volume;
+* :class:`BarColumn`: open, high, low, close, volume, or an extra column that the bars may have;
+* :class:`Clock`: the time at which a row became known;
+* :class:`JoinedColumn`: a column of the second table, joined to the bars;
 * :class:`Window`: a compiled function of the rows ``t - lookback + 1`` to t of other nodes;
 * :class:`Indicator`: a recursion of TA-Lib, carried forward bar by bar by its streaming handle;
 * :class:`Recursion`: a compiled recursion of our own with a small array as memory.
 
 Equal nodes are computed once, whichever features ask for them. To add a feature, write a function that
-returns its node in a file of this package and decorate it with :func:`features`.
+returns its node in a file of this package and decorate it with :func:`features` or :func:`further_features`.
 """
 
 import functools
 import math
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +27,8 @@ import talib.abstract
 import talib.stream
 
 from configs.registry import Registry
-from market.bars import OHLCV
+from market.bars import NS_PER_SECOND, OHLCV, Bars
+from market.table import DataError, Table
 
 #: Share of its starting error that a recursion may still carry when its warm-up ends. On hourly crypto
 #: bars the starts were off by up to six typical values, so this keeps the 1e-6 of start invariance (L3).
@@ -79,7 +84,7 @@ class Node(Protocol):
 
 @dataclass(frozen=True)
 class BarColumn:
-    """A column of the bars."""
+    """A column of the bars: one of OHLCV, which are always there, or an extra one by name."""
 
     name: str
 
@@ -91,8 +96,69 @@ class BarColumn:
         """Return the column's name."""
         return ["bars", self.name]
 
+    def read(self, bars: Bars, joined: Table | None) -> np.ndarray:
+        """Return the column as float64 (n,); :class:`DataError` where the bars lack it."""
+        if self.name not in bars.names:
+            raise DataError(
+                f"features: {bars.label} has no column {self.name}, which the features read; "
+                f"its columns are {', '.join(bars.names)}"
+            )
+        return bars.column(self.name)
+
 
 OPEN, HIGH, LOW, CLOSE, VOLUME = BAR_COLUMNS = tuple(BarColumn(name) for name in OHLCV)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time of the rows, seconds since 1970 UTC: when a bar closed, and what follows from it may be done.
+
+    Whole seconds are exact, as float64 of nanoseconds would not be. An hour of the day is therefore the one
+    that begins now, in which the next bar opens, and not the one that the closed bar covered.
+    """
+
+    name = "time"
+    inputs = ()
+    lookback = 1
+    warmup = 0
+
+    def specification(self) -> list:
+        """Return the name."""
+        return ["clock", self.name]
+
+    def read(self, bars: Bars, joined: Table | None) -> np.ndarray:
+        """Return seconds, float64 (n,)."""
+        whole, rest = np.divmod(bars.time, NS_PER_SECOND)
+        return whole + rest / NS_PER_SECOND
+
+
+TIME = Clock()
+
+
+@dataclass(frozen=True)
+class JoinedColumn:
+    """A column of the second table on the clock of the bars; NaN and infinities mean "not known"."""
+
+    name: str
+
+    inputs = ()
+    lookback = 1
+    warmup = 0
+
+    def specification(self) -> list:
+        """Return the column's name."""
+        return ["joined", self.name]
+
+    def read(self, bars: Bars, joined: Table | None) -> np.ndarray:
+        """Return the column as float64 (n,); :class:`DataError` where the table lacks it."""
+        if joined is None or self.name not in joined.names:
+            found = "there is no such table" if joined is None else f"it has {', '.join(joined.names)}"
+            raise DataError(f"features: column {self.name} is read from the joined table, but {found}")
+        return joined.column(self.name)
+
+
+#: The kinds that are read and not computed.
+SOURCES = (BarColumn, Clock, JoinedColumn)
 
 
 @dataclass(frozen=True)
@@ -305,9 +371,9 @@ class Feature:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The bar columns it reads."""
-        found = {node.name for node in ordered([self.node]) if isinstance(node, BarColumn)}
-        return tuple(name for name in OHLCV if name in found)
+        """The columns it reads: those of the bars first, then time, extra and joined ones by name."""
+        found = {node.name for node in ordered([self.node]) if isinstance(node, SOURCES)}
+        return (*(name for name in OHLCV if name in found), *sorted(found.difference(OHLCV)))
 
     @property
     def warmup(self) -> int:
@@ -318,12 +384,32 @@ class Feature:
         return f"Feature({self.name!r}, reads {', '.join(self.reads)}, warm-up {self.warmup} rows)"
 
 
-#: Every feature, by the name of its column.
-FEATURES: Registry[Feature] = Registry("feature", "market.features")
+#: Modules of this package that are built on features and declare none. Data sets read labels, which look
+#: ahead; what trades must not load them with its features.
+BUILT_ON = frozenset({"__main__", "dataset", "dataset_files", "exporting", "quality"})
+_FOUND = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+_SUBJECTS = tuple(name for name in _FOUND if name not in BUILT_ON)
+#: Every feature of bars alone, by the name of its column; its tag ``set`` is core (the default) or full.
+FEATURES: Registry[Feature] = Registry("feature", "market.features", _SUBJECTS)
+
+
+def feature_names(chosen: str) -> tuple[str, ...]:
+    """Return the sorted names of a set of features.
+
+    Parameters
+    ----------
+    chosen : str
+        ``all``: the core set, whose values and order fitted things rely on. ``full``: every feature that bars
+        alone give.
+    """
+    names = FEATURES.names()
+    if chosen == "full":
+        return tuple(names)
+    return tuple(name for name in names if FEATURES.tags(name).get("set", "core") == "core")
 
 
 def features(**columns: int | tuple[int, ...]) -> Callable:
-    """Declare features that differ in their numbers only.
+    """Declare features of the core set that differ in their numbers only.
 
     Parameters
     ----------
@@ -339,13 +425,27 @@ def features(**columns: int | tuple[int, ...]) -> Callable:
             \"\"\"Log return over ``bars`` bars.\"\"\"
             return Window(log_ratio, (CLOSE, CLOSE), (bars,), lookback=bars + 1)
     """
+    return _declaring(columns, "core")
 
+
+def further_features(**columns: int | tuple[int, ...]) -> Callable:
+    """Declare features of the full set only; see :func:`features`."""
+    return _declaring(columns, "full")
+
+
+def declared(name: str, function: Callable[..., Node], *arguments: Any) -> Feature:
+    """Return the feature of a declaring function, with that function's documentation."""
+    feature = Feature(name, function(*arguments))
+    functools.update_wrapper(feature, function, updated=())
+    return feature
+
+
+def _declaring(columns: dict[str, int | tuple[int, ...]], belongs: str) -> Callable:
     def decorator(function: Callable[..., Node]) -> Callable[..., Node]:
         subject = function.__module__.rpartition(".")[2]
         for name, numbers in columns.items():
-            feature = Feature(name, function(*(numbers if isinstance(numbers, tuple) else (numbers,))))
-            functools.update_wrapper(feature, function, updated=())
-            FEATURES.register(name, subject=subject)(feature)
+            feature = declared(name, function, *(numbers if isinstance(numbers, tuple) else (numbers,)))
+            FEATURES.register(name, subject=subject, set=belongs)(feature)
         return function
 
     return decorator

@@ -4,6 +4,9 @@ Distances between prices are given in average true ranges (Wilder, 14 bars), the
 :data:`market.kernels.STILL` of the close: where nothing moves they are 0 rather than 0/0.
 """
 
+import math
+
+from compute.kernels import kernel
 from market.features.feature import (
     CLOSE,
     HIGH,
@@ -12,6 +15,7 @@ from market.features.feature import (
     Node,
     Window,
     features,
+    further_features,
     indicator,
     rows_to_forget,
 )
@@ -56,6 +60,98 @@ def _efficiency(close, bars, first, out):
         for i in range(t - bars + 1, t + 1):
             path += abs(close[i] - close[i - 1])
         out[t - first] = min(ratio(abs(close[t] - close[t - bars]), path), 1.0)
+
+
+@rolling(1)
+def _fit(close, bars, first, out):
+    middle = 0.5 * (bars - 1)
+    spread = bars * (bars * bars - 1.0) / 12.0
+    for t in range(first, close.size):
+        # Prices as shares of the newest, and counted from it: equal prices vary by exactly 0.
+        total = 0.0
+        for i in range(t - bars + 1, t + 1):
+            total += close[i] / close[t] - 1.0
+        average = total / bars
+        products = 0.0
+        varied = 0.0
+        for k in range(bars):
+            away = close[t - bars + 1 + k] / close[t] - 1.0 - average
+            products += (k - middle) * away
+            varied += away * away
+        explained = products * products / spread
+        share = min(explained / varied, 1.0) if varied > bars * STILL * STILL else 0.0
+        out[t - first] = share if products > 0.0 else -share
+
+
+@rolling(3)
+def _vortex(high, low, close, bars, first, out):
+    for t in range(first, close.size):
+        rising = 0.0
+        falling = 0.0
+        for i in range(t - bars + 1, t + 1):
+            rising += high[i] - low[i - 1]
+            falling += high[i - 1] - low[i]
+        # A gap makes one of the two negative, so their sum may vanish; the way travelled does not.
+        way = 0.0
+        for i in range(t - bars + 1, t + 1):
+            way += max(high[i], close[i - 1]) - min(low[i], close[i - 1])
+        out[t - first] = (rising - falling) / max(way, bars * STILL * close[t])
+
+
+@rolling(3)
+def _choppiness(high, low, close, bars, first, out):
+    for t in range(first, close.size):
+        way = 0.0
+        highest = close[t - bars]
+        lowest = close[t - bars]
+        for i in range(t - bars + 1, t + 1):
+            way += max(high[i], close[i - 1]) - min(low[i], close[i - 1])
+            highest = max(highest, high[i])
+            lowest = min(lowest, low[i])
+        moved = way > bars * STILL * close[t]
+        out[t - first] = math.log(way / (highest - lowest)) / math.log(bars) if moved else 0.0
+
+
+@rolling(1)
+def _streak(close, most, first, out):
+    for t in range(first, close.size):
+        length = 0
+        rises = close[t] > close[t - 1]
+        if close[t] != close[t - 1]:
+            i = t
+            while length < most and close[i] != close[i - 1] and (close[i] > close[i - 1]) == rises:
+                length += 1
+                i -= 1
+        signed = length if rises else -length
+        out[t - first] = signed / most
+
+
+@kernel(inline=True)
+def _midpoint(high, low, t, bars):
+    highest = high[t]
+    lowest = low[t]
+    for i in range(t - bars + 1, t):
+        highest = max(highest, high[i])
+        lowest = min(lowest, low[i])
+    return 0.5 * highest + 0.5 * lowest
+
+
+@rolling(4, 2)
+def _line_gap(high, low, average_range, close, fast, slow, first, out):
+    for t in range(first, close.size):
+        gap = _midpoint(high, low, t, fast) - _midpoint(high, low, t, slow)
+        out[t - first] = gap / max(average_range[t], STILL * close[t])
+
+
+@rolling(4, 3)
+def _cloud_gap(high, low, average_range, close, fast, slow, slowest, first, out):
+    for t in range(first, close.size):
+        then = t - slow
+        one = 0.5 * _midpoint(high, low, then, fast) + 0.5 * _midpoint(high, low, then, slow)
+        other = _midpoint(high, low, then, slowest)
+        above = max(close[t] - max(one, other), 0.0)
+        below = max(min(one, other) - close[t], 0.0)
+        out[t - first] = (above - below) / max(average_range[t], STILL * close[t])
 
 
 def ema(bars: int) -> Indicator:
@@ -103,6 +199,7 @@ def aroon(bars: int) -> Node:
 
 
 @features(slope_24=24)
+@further_features(slope_96=96)
 def slope(bars: int) -> Node:
     """Rise of the regression line through the closes over the window, in average true ranges."""
     return Window(_slope, (CLOSE, ATR_14), (bars,), lookback=bars)
@@ -124,3 +221,53 @@ def kama_gap(bars: int) -> Node:
 def efficiency(bars: int) -> Node:
     """Kaufman's efficiency ratio, 0 to 1: way made over way travelled; no way travelled: 0."""
     return Window(_efficiency, (CLOSE,), (bars,), lookback=bars + 1)
+
+
+@further_features(trend_fit_24=24, trend_fit_96=96)
+def trend_fit(bars: int) -> Node:
+    """Share of the closes' variance that a line explains, with the line's sign, -1 to 1; at rest: 0."""
+    return Window(_fit, (CLOSE,), (bars,), lookback=bars)
+
+
+@further_features(vortex_14=14)
+def vortex(bars: int) -> Node:
+    """Vortex indicator: upward minus downward movement over the true ranges; at rest: 0.
+
+    Source: Botes and Siepman (2010).
+    """
+    return Window(_vortex, (HIGH, LOW, CLOSE), (bars,), lookback=bars + 1)
+
+
+@further_features(choppiness_24=24)
+def choppiness(bars: int) -> Node:
+    """Choppiness index, 0 (one straight move) to 1 (every bar spans the same range); at rest: 0."""
+    return Window(_choppiness, (HIGH, LOW, CLOSE), (bars,), lookback=bars + 1)
+
+
+@further_features(trix_15=15)
+def trix(bars: int) -> Node:
+    """Growth per bar of a triple exponential average of the close."""
+    node = indicator("TRIX", CLOSE, timeperiod=bars, forget=rows_to_forget(2 / (bars + 1), stages=3))
+    return Window(from_percent, (node,))
+
+
+@further_features(streak_12=12)
+def streak(most: int) -> Node:
+    """Closes in a row that rose (positive) or fell, at most 12, over 12; an unchanged close: 0."""
+    return Window(_streak, (CLOSE,), (most,), lookback=most + 1)
+
+
+@further_features(ichimoku_gap_9_26=(9, 26))
+def ichimoku_gap(fast: int, slow: int) -> Node:
+    """Ichimoku's conversion line minus its base line, in average true ranges."""
+    return Window(_line_gap, (HIGH, LOW, ATR_14, CLOSE), (fast, slow), lookback=slow)
+
+
+@further_features(ichimoku_cloud_9_26_52=(9, 26, 52))
+def ichimoku_cloud(fast: int, slow: int, slowest: int) -> Node:
+    """Distance of the close above (positive) or below the cloud of 26 bars ago; inside: 0.
+
+    In average true ranges. What a chart draws 26 bars ahead is what it knew 26 bars ago.
+    """
+    settings = (fast, slow, slowest)
+    return Window(_cloud_gap, (HIGH, LOW, ATR_14, CLOSE), settings, lookback=slow + slowest)

@@ -6,9 +6,20 @@ each feature says what it then is.
 
 import math
 
-from market.features.feature import CLOSE, HIGH, LOW, OPEN, Node, Window, features, indicator, rows_to_forget
+from market.features.feature import (
+    CLOSE,
+    HIGH,
+    LOW,
+    OPEN,
+    Node,
+    Window,
+    features,
+    further_features,
+    indicator,
+    rows_to_forget,
+)
 from market.features.price import log_return
-from market.kernels import STILL, deviation, log_ratio, rolling, window_mean, window_moments
+from market.kernels import STILL, deviation, log_ratio, rolling, window_mean, window_moments, zscore
 
 RETURN = log_return(1)
 LOG_RANGE = Window(log_ratio, (HIGH, LOW), (0,))
@@ -125,18 +136,24 @@ def average_true_range() -> Node:
 
 
 @features(volatility_24=24, volatility_168=168)
+@further_features(volatility_8=8)
 def volatility(bars: int) -> Node:
     """Standard deviation (ddof 0) of the returns, per bar."""
     return Window(deviation, (RETURN,), (bars,), lookback=bars)
 
 
 @features(volatility_ratio=(24, 168))
+@further_features(volatility_ratio_8_72=(8, 72))
 def volatility_ratio(short: int, long: int) -> Node:
-    """Log of the day's volatility over the week's, both at least STILL; a market at rest: 0."""
+    """Log of a short window's volatility (24 bars unless named) over a long one's (168); at rest: 0.
+
+    Both count as at least STILL.
+    """
     return Window(_log_of_volatilities, (volatility(short), volatility(long)))
 
 
 @features(parkinson_24=24)
+@further_features(parkinson_168=168)
 def parkinson(bars: int) -> Node:
     """Volatility per bar from highs and lows.
 
@@ -173,8 +190,11 @@ def bollinger_width(bars: int) -> Node:
 
 
 @features(variance_ratio_96=(96, 8))
+@further_features(variance_ratio_48=(48, 2), variance_ratio_240=(240, 24))
 def variance_ratio(bars: int, horizon: int) -> Node:
     """Variance of returns over 8 bars against 8 times that over 1 bar, minus 1; a market at rest: 0.
+
+    In the window of 48 bars over 2 bars, in that of 240 over 24.
 
     Above 0 moves go on, below 0 they come back.
 
@@ -187,3 +207,9 @@ def variance_ratio(bars: int, horizon: int) -> Node:
 def autocorrelation(bars: int) -> Node:
     """Autocorrelation of the returns at one bar, -1 to 1; a market at rest: 0."""
     return Window(_autocorrelation, (RETURN,), (bars,), lookback=bars)
+
+
+@further_features(volatility_zscore_336=(24, 336))
+def volatility_zscore(short: int, bars: int) -> Node:
+    """Standard deviations (ddof 0) of the day's volatility above its mean of two weeks; at rest: 0."""
+    return Window(zscore, (volatility(short),), (bars,), lookback=bars)

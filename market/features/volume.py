@@ -14,6 +14,7 @@ from market.features.feature import (
     Recursion,
     Window,
     features,
+    further_features,
     rows_to_forget,
 )
 from market.features.volatility import RETURN
@@ -99,7 +100,16 @@ def _chaikin(high, low, close, volume, fast, slow, memory, first, out):
     memory[0], memory[1], memory[2] = behind_fast, behind_slow, average
 
 
+@rolling(1, 2)
+def _log_of_averages(volume, short, long, first, out):
+    for t in range(first, volume.size):
+        average = window_mean(volume, t, long)
+        share = max(window_mean(volume, t, short) / average, SMALLEST_SHARE)
+        out[t - first] = math.log(share) if average > EMPTY else 0.0
+
+
 @features(volume_ratio_168=168)
+@further_features(volume_ratio_24=24)
 def volume_ratio(bars: int) -> Node:
     """Log of the volume over its average.
 
@@ -121,6 +131,7 @@ def money_flow(bars: int) -> Node:
 
 
 @features(volume_balance_24=24)
+@further_features(volume_balance_8=8, volume_balance_96=96)
 def volume_balance(bars: int) -> Node:
     """Volume of rising closes minus that of falling ones, over all of it, -1 to 1; no volume: 0."""
     return Window(_signed_share, (CLOSE, VOLUME), (bars,), lookback=bars + 1)
@@ -134,13 +145,20 @@ def chaikin(fast: int, slow: int) -> Node:
 
 
 @features(amihud_72=(72, 504))
+@further_features(amihud_24=(24, 168))
 def amihud(bars: int, baseline: int) -> Node:
-    """Log of the price move per money traded, the last 3 days against the last 3 weeks; at rest: 0.
+    """Log of the price move per money traded, the last 72 (24) bars against the last 504 (168); at rest: 0.
 
     Moves and money are summed before dividing, since one bar with next to no volume would own the mean of
     their ratios. The average move counts at least STILL, the money at least a thousandth of its average.
-    Where nothing is traded in the 3 weeks, only the moves are compared.
+    Where nothing is traded in the longer window, only the moves are compared.
 
     Source: Amihud (2002), equation 1, with that change.
     """
     return Window(_impact, (RETURN, CLOSE, VOLUME), (bars, baseline), lookback=baseline)
+
+
+@further_features(volume_trend_24_168=(24, 168))
+def volume_trend(short: int, long: int) -> Node:
+    """Log of the day's average volume over the week's, at least log(0.001); an empty week: 0."""
+    return Window(_log_of_averages, (VOLUME,), (short, long), lookback=long)

@@ -9,7 +9,18 @@ import talib
 from configs.load import ConfigError, load
 from market.bars import Bars
 from market.features import volatility as volatility_features
-from market.features.feature import CLOSE, FEATURES, Feature, Indicator, Window, ordered, rows_to_forget
+from market.features.feature import (
+    CLOSE,
+    FEATURES,
+    Feature,
+    Indicator,
+    Window,
+    feature_names,
+    features,
+    further_features,
+    ordered,
+    rows_to_forget,
+)
 from market.features.pipeline import FeaturePipeline, FeaturesConfig, FeatureTable
 from market.kernels import mean
 from market.table import DataError, concat
@@ -43,9 +54,30 @@ def rows(bars):
 
 
 def test_every_feature_of_our_subjects_has_a_twin():
-    ours = {name for name in FEATURES if FEATURES.tags(name)["subject"] in SUBJECTS}
+    ours = {name for name in feature_names("all") if FEATURES.tags(name)["subject"] in SUBJECTS}
     assert ours == set(TWINS)
     assert len(ours) == 52
+
+
+def test_the_core_set_stays_what_fitted_things_were_fitted_on():
+    assert len(feature_names("all")) == 56
+    assert FeaturePipeline().version == "57e717a476facbc8"
+    assert set(feature_names("all")) < set(feature_names("full"))
+
+
+def test_a_feature_belongs_to_the_core_set_unless_declared_as_further(monkeypatch):
+    monkeypatch.setattr(FEATURES, "_plugins", dict(FEATURES._plugins))
+    monkeypatch.setattr(FEATURES, "_tags", dict(FEATURES._tags))
+
+    def last_close():
+        return CLOSE
+
+    features(plain=())(last_close)
+    further_features(wide=())(last_close)
+    FEATURES.register("from_elsewhere")(Feature("from_elsewhere", CLOSE))
+    assert {"plain", "from_elsewhere"} < set(feature_names("all"))
+    assert "wide" not in feature_names("all")
+    assert {"plain", "wide", "from_elsewhere"} < set(feature_names("full"))
 
 
 @pytest.mark.parametrize("name", sorted(set(TWINS) - set(PATTERNS)))
@@ -290,7 +322,12 @@ def test_a_window_longer_than_declared_is_found(monkeypatch, bars):
 
 def test_the_packaged_config_asks_for_all():
     assert load(FeaturesConfig, "features.yaml").names == "all"
-    assert FeaturePipeline().names == tuple(FEATURES.names())
+    assert FeaturePipeline().names == feature_names("all")
+
+
+def test_the_full_set_can_be_asked_for():
+    config = load(FeaturesConfig, "features.yaml", ["names=full"])
+    assert FeaturePipeline(config).names == tuple(FEATURES.names())
 
 
 def test_names_can_be_set():
