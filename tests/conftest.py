@@ -1,5 +1,7 @@
 """What every test may rely on: where the repository is, and what may be missing around it."""
 
+import contextlib
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -7,12 +9,32 @@ import numpy as np
 import pytest
 
 from market.bars import OHLCV, Bars, timeframe_ns
+from tests.house.tree import shipped
+from tests.unpainted import unpainted
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--network", action="store_true", help="run the tests that talk to a real server")
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Share the work of compiling kernels among the processes of a complete run.
+
+    A kernel is compiled when its module is imported, which takes minutes for all of them after a change. All
+    processes import the tests in the same order, and would compile the same kernels at the same time.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or [Path(one).resolve() for one in session.config.args] != [ROOT / "tests"]:
+        return
+    count, own = worker["workercount"], int(worker["workerid"].removeprefix("gw"))
+    sources = [module for module in shipped() if "@kernel(" in module.text or "@variants(" in module.text]
+    names = [module.name for module in sorted(sources, key=lambda module: len(module.text), reverse=True)]
+    mine = names[own::count]
+    for name in [*mine, *(name for name in reversed(names) if name not in mine)]:
+        with contextlib.suppress(Exception):  # the tests of a module that cannot be imported say why
+            importlib.import_module(name)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -51,6 +73,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no market data beside the repository (../shared/data)")
     return folder
+
+
+@pytest.fixture
+def blank_pictures():
+    """Figures are composed and saved blank: see :mod:`tests.unpainted`."""
+    with unpainted():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -29,8 +29,8 @@ from ga.evaluation import Evaluator
 from specialists.family import FAMILIES
 from specialists.fitness import Fitness, FitnessConfig
 
-# One process of the test run has them all: two Rays that start side by side on two cores starve each other.
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+# All tests of Ray are in this file: two Rays that start side by side on two cores starve each other.
+pytestmark = pytest.mark.ray
 
 PATIENCE = 60.0  # seconds; two cores may be shared with many other tests
 

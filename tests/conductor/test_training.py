@@ -85,7 +85,9 @@ def test_a_training_on_landscapes_and_windows_leaves_a_conductor_a_race_and_a_re
     assert not list(folder.rglob("*.unfinished"))
 
 
-def test_a_training_that_was_broken_off_goes_on_to_the_same_bytes(tmp_path, monkeypatch, capsys):
+def test_a_training_that_was_broken_off_goes_on_to_the_same_bytes(
+    tmp_path, monkeypatch, capsys, blank_pictures
+):
     arguments = ["--variant", "es", "--tasks", "landscapes"]
     status, whole = trained(tmp_path / "whole", *arguments)
     assert status == 0
@@ -140,7 +142,7 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_changed_setting_or_code_does_not_go_on_with_another_training(tmp_path, capsys):
+def test_a_changed_setting_or_code_does_not_go_on_with_another_training(tmp_path, capsys, blank_pictures):
     runs = tmp_path / "runs"
     status, folder = trained(runs, "--variant", "es", "--tasks", "landscapes")
     assert status == 0

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import multiprocessing
 import os
 import resource
 import shutil
@@ -21,6 +20,7 @@ from benchmarks.damage import DETECTED, SILENT, same, state_of, trials
 from configs.load import ConfigError
 from ga import checkpoint, snapshot
 from ga.checkpoint import Change, Checkpoints
+from tests.processes import server
 
 IDENTITY = {"config": "c" * 64, "data": "d" * 64, "code": "e" * 64}
 
@@ -560,9 +560,7 @@ def toy_search(folder, told, forgets=""):
 
 
 def start(*arguments):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])
-    process = context.Process(target=toy_search, args=arguments)
+    process = server().Process(target=toy_search, args=arguments)
     process.start()
     return process
 

@@ -10,7 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from numba.core.caching import _CacheLocator
 
+from compute.kernels import cache_folder
 from tests.house.tree import PACKAGES, ROOT, entry_points
 
 OLDEST_SETUPTOOLS = 77  # the first that knows a licence expression
@@ -103,12 +105,35 @@ def test_the_wheel_runs_its_own_code_and_finds_its_own_settings(installed, tmp_p
     assert "configs/evolve.yaml" in text
 
 
-def test_the_wheel_evolves_a_specialist_elsewhere(installed, tmp_path):
+@pytest.fixture(scope="module")
+def compiled(installed, tmp_path_factory) -> Path:
+    """A cache that holds what the tree has compiled, as if it had been compiled where the wheel lies.
+
+    Compiling all kernels takes more than a minute, and the sources are the same. Numba files kernels under
+    the folder of their source; what it does not find here, it compiles.
+    """
+    subpath = _CacheLocator.get_suitable_cache_subpath
+    ours = cache_folder()
+    place = tmp_path_factory.mktemp("compiled")
+    for package in PACKAGES:
+        for source in (ROOT / package).rglob("*.py"):
+            copy = installed / source.relative_to(ROOT)
+            if copy.is_file() and copy.read_bytes() == source.read_bytes():
+                stat = source.stat()
+                os.utime(copy, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # older versions of numba compare it
+            kernels = ours / subpath(str(source))
+            target = place / ours.parent.name / ours.name / subpath(str(copy))
+            if kernels.is_dir() and not target.exists():
+                shutil.copytree(kernels, target)
+    return place
+
+
+def test_the_wheel_evolves_a_specialist_elsewhere(installed, compiled, tmp_path):
     settings = ("hyperparameters.population_size=16", "hyperparameters.n_generations=2")
     settings += ("market.synthetic.n_bars=7000", "detector.name=volatility")
     options = [word for setting in settings for word in ("--set", setting)]
     command = ("-P", "-m", "ga.evolve", "--json", "--runs", str(tmp_path / "experiments" / "runs"), *options)
-    out = run(*command, folder=tmp_path, PYTHONPATH=str(installed))
+    out = run(*command, folder=tmp_path, PYTHONPATH=str(installed), NUMBA_CACHE_DIR=str(compiled))
     assert json.loads(out)["verdict"]
     assert [path for path in (tmp_path / "experiments" / "runs").iterdir() if path.is_dir()]
     assert {path.name for path in tmp_path.iterdir()} == {"experiments"}  # and writes nowhere else

@@ -1,6 +1,8 @@
 """The whole command ``python -m regimes.detect``: what it prints, keeps and refuses."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,16 @@ def small_run(tmp_path, capsys):
     return start
 
 
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory):
+    """The folder of one run with its pictures, and what it has printed."""
+    runs = tmp_path_factory.mktemp("default") / "runs"
+    with redirect_stdout(io.StringIO()) as printed:
+        assert detect("--runs", str(runs), *RULE) == 0
+    (folder,) = runs.iterdir()
+    return folder, printed.getvalue()
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """Runs without their pictures, which take seconds and hold no numbers of their own."""
@@ -50,9 +62,9 @@ def report_of(folder: Path) -> dict:
     return json.loads((folder / "report.json").read_text())
 
 
-def test_a_run_prints_the_held_out_figures_and_keeps_everything_it_claims(small_run):
-    folder, printed = small_run(*RULE)
-    text = " ".join(printed.out.split())
+def test_a_run_prints_the_held_out_figures_and_keeps_everything_it_claims(default_run):
+    folder, printed = default_run
+    text = " ".join(printed.split())
     report = report_of(folder)
     held_out = report["detectors"]["volatility"]["held_out"]
     assert "SYNTHETIC market (seed 7), not real prices" in text
@@ -73,8 +85,8 @@ def test_a_run_prints_the_held_out_figures_and_keeps_everything_it_claims(small_
     assert manifest["seeds"] == {"root": 7}
 
 
-def test_the_rows_that_are_kept_are_those_of_the_detector_that_is_kept(small_run, undrawn):
-    folder, _ = small_run(*RULE)
+def test_the_rows_that_are_kept_are_those_of_the_detector_that_is_kept(default_run):
+    folder, _ = default_run
     rows = pq.read_table(folder / "predictions" / "volatility.parquet")
     assert rows.column_names == ["time", *REGIME_NAMES, "label", "confidence", "sample"]
     bars = synthetic_market(SyntheticConfig(n_bars=N)).bars
@@ -113,10 +125,10 @@ def untimed(report):
     return kept
 
 
-def test_a_written_config_repeats_the_run_to_the_same_figures(small_run, undrawn):
+def test_a_written_config_repeats_the_run_to_the_same_figures(small_run, undrawn, default_run):
     first, _ = small_run(*RULE, "--seed", "5")
     second, _ = small_run("--config", str(first / "config.yaml"))
-    other, _ = small_run(*RULE, "--seed", "6")
+    other, _ = default_run
     assert untimed(report_of(first)) == untimed(report_of(second))
     name = "predictions/volatility.parquet"
     assert (first / name).read_bytes() == (second / name).read_bytes()
@@ -174,7 +186,7 @@ def test_the_detector_that_was_asked_for_must_run(few_detectors, capsys, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_comparison_measures_every_registered_detector_on_the_same_rows(small_run):
+def test_a_comparison_measures_every_registered_detector_on_the_same_rows(small_run, blank_pictures):
     folder, printed = small_run(*RULE, "--compare")
     report = report_of(folder)
     assert folder.name.startswith("detect-all_")
@@ -199,7 +211,7 @@ def bitcoin(shared_data):
     return str(shared_data / "ohlcv" / "btcusdt_binance_spot_1h.parquet")
 
 
-def test_on_real_bars_confidence_is_held_against_the_later_label(small_run, bitcoin):
+def test_on_real_bars_confidence_is_held_against_the_later_label(small_run, bitcoin, blank_pictures):
     folder, printed = small_run(
         "--bars", bitcoin, "--timerange", "20180101-20181231", "--detector", "volatility",
         "--set", "measures.n_paths=99",

@@ -27,7 +27,7 @@ def bytes_of_result(folder: Path) -> bytes:
 
 
 @pytest.fixture
-def small_run(tmp_path, capsys):
+def painted_run(tmp_path, capsys):
     def start(*arguments):
         assert evolve("--runs", str(tmp_path / "runs"), *SMALL, *arguments) == 0
         folder = sorted((tmp_path / "runs").iterdir())[-1]
@@ -36,8 +36,13 @@ def small_run(tmp_path, capsys):
     return start
 
 
-def test_a_run_ends_with_a_verdict_and_keeps_everything_it_claims(small_run):
-    folder, printed = small_run()
+@pytest.fixture
+def small_run(painted_run, blank_pictures):
+    return painted_run
+
+
+def test_a_run_ends_with_a_verdict_and_keeps_everything_it_claims(painted_run):
+    folder, printed = painted_run()
     text = " ".join(printed.out.split())
     assert "SYNTHETIC market (seed 7), not real prices" in text
     for word in ("in sample", "out of sample", "buy and hold", "Genes", "Luck:", "weight_return_4"):

@@ -8,6 +8,8 @@ import pytest
 from experiments.ledger import Ledger
 from ga.evolve import main
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 SMALL = [
     "--set", "market.synthetic.n_bars=9000",
     "--set", "detector={name: volatility}",
@@ -149,7 +151,7 @@ def test_a_run_goes_on_with_other_code_only_when_told_and_is_marked(stopped, cap
         (["--resume", "latest", "--seed", "3"], "--seed was given with --resume"),
         (["--resume", "latest", "--set", "seed=3"], "--set was given with --resume"),
         (["--resume-changed"], "--resume-changed was given without --resume"),
-        (["--dashboard"], "needs workers 'ray'"),
+        (["--dashboard", *SMALL], "needs workers 'ray'"),
         (["--set", "islands.count=9", *SMALL], "an island would hold"),
     ],
 )  # fmt: skip

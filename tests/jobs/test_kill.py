@@ -9,14 +9,28 @@ from benchmarks.kills import Campaign, Kill, Trial, Workplace, evolve, kill_afte
 from ga.checkpoint import Checkpoints
 from ga.evolve import main
 from ga.snapshot import pack
+from tests.processes import server
+from tests.unpainted import unpainted
 
 # --- runs that are killed -------------------------------------------------------------------------------
+
+
+def quick(arguments, said, told):
+    """Run the command without painting its pictures, of which no byte is compared."""
+    with unpainted():
+        evolve(arguments, said, told)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ready():
+    """The server from which the processes come."""
+    server()
 
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
     """An undisturbed run to compare with."""
-    return Campaign(tmp_path_factory.mktemp("kills"), seed=3)
+    return Campaign(tmp_path_factory.mktemp("kills"), seed=3, target=quick)
 
 
 @pytest.mark.parametrize("kind", ["random"] * 5 + ["double"] * 2 + ["aimed"] * 3)
@@ -36,7 +50,7 @@ def test_an_undisturbed_run_tells_every_generation_once(campaign):
     assert any("specialist/genome.json" in name for name in campaign.expected)
 
 
-def test_what_is_saved_does_not_change_while_the_search_goes_on(tmp_path, monkeypatch):
+def test_what_is_saved_does_not_change_while_the_search_goes_on(tmp_path, monkeypatch, blank_pictures):
     # A checkpoint may be written beside the next generation; a shared array would then be torn.
     def digest(state):
         return hashlib.sha256(b"".join(pack({}, state))).hexdigest()
@@ -57,7 +71,7 @@ def test_what_is_saved_does_not_change_while_the_search_goes_on(tmp_path, monkey
 
 
 def test_a_run_whose_newest_checkpoint_is_damaged_says_so_and_goes_on_from_the_one_before(campaign, tmp_path):
-    place = Workplace(tmp_path / "place")
+    place = Workplace(tmp_path / "place", target=quick)
     kill = kill_after(place, 12)
     newest = sorted((place.run / kills.STATE).glob("*.ckpt"))[-1]
     content = bytearray(newest.read_bytes())
@@ -72,7 +86,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_says_so_and_goes_on_from_the_o
 
 
 def test_a_run_that_cannot_be_resumed_is_one_sentence_and_is_left_as_it_is(tmp_path):
-    place = Workplace(tmp_path / "place")
+    place = Workplace(tmp_path / "place", target=quick)
     kill_after(place, 3)
     state = place.run / kills.STATE
 
@@ -111,14 +125,14 @@ def without_its_generator(arguments, said, told):
         search.evolution._rng.bit_generator.state = fresh
 
     Search.restore = forgetful
-    evolve(arguments, said, told)
+    quick(arguments, said, told)
 
 
 def saving_only_once(arguments, said, told):
     """Save the first generation and no other."""
     save = Checkpoints.save
     Checkpoints.save = lambda self, generation, state: generation or save(self, generation, state)
-    evolve(arguments, said, told)
+    quick(arguments, said, told)
 
 
 def counting_from_the_resume_on(arguments, said, told):
@@ -133,7 +147,7 @@ def counting_from_the_resume_on(arguments, said, told):
         note(book, evaluator)
 
     TrialBook.note = forgetful
-    evolve(arguments, said, told)
+    quick(arguments, said, told)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,5 @@
 import logging
-import subprocess
-import sys
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ from regimes.em import FITTERS, MarkovModel, fit_em, fit_hmmlearn, prepared
 from regimes.em_kernels import follow_level
 from tests.reference import em as naive
 
-ROOT = Path(__file__).parents[2]
 FOREVER = -np.inf  # a tolerance that never ends EM
 
 
@@ -219,9 +215,3 @@ def test_a_level_is_followed_as_by_the_naive_twin(student):
     # Without a gain nothing is followed.
     still = followed(rows, np.append(belief, 0.0), gain=0.0, fade=0.0)[1]
     assert (still[:, 0] == 0).all()
-
-
-def test_importing_our_em_imports_no_hmmlearn():
-    code = "import sys, regimes.em; print('hmmlearn' in sys.modules or 'sklearn' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "False"

@@ -1,8 +1,5 @@
 import functools
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,35 +185,6 @@ def test_a_transition_per_stride_becomes_one_per_bar():
     np.testing.assert_allclose(per_bar.sum(axis=1), 1.0, rtol=1e-14)
     assert per_bar[0, 1] / per_bar[0, 2] == pytest.approx(4)
     assert per_bar.min() >= 0.99e-6
-
-
-@pytest.mark.parametrize("fitter", ["hmmlearn", "numba"])
-def test_parameters_do_not_depend_on_the_number_of_threads(fitter, tmp_path):
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tests.reference.regimes import small_market\n"
-        "from regimes.hmm import HmmConfig, HmmDetector\n"
-        "features = small_market(3000, seed=3)[1]\n"
-        "columns = {'level_columns': ('parkinson_24',), 'magnitude_columns': ()}\n"
-        "config = HmmConfig(**columns, stride_bars=2, n_starts=2, fitter=sys.argv[3])\n"
-        "HmmDetector(config).fit(features).save(sys.argv[2])\n"
-    )
-    saved = set()
-    for threads in ("1", "2"):
-        folder = tmp_path / threads
-        settings = {f"{name}_NUM_THREADS": threads for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
-        environment = os.environ | settings
-        subprocess.run(
-            [sys.executable, "-c", code, str(ROOT), str(folder), fitter], check=True, env=environment
-        )
-        saved.add((folder / "detector.json").read_bytes())
-    assert len(saved) == 1
-
-
-def test_importing_the_detector_does_not_import_hmmlearn():
-    code = "import sys, regimes.hmm; print('hmmlearn' in sys.modules or 'sklearn' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "False"
 
 
 def test_hmmlearn_estimates_and_does_nothing_else():

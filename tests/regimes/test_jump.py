@@ -1,6 +1,5 @@
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -311,24 +310,6 @@ def test_only_the_latest_rows_are_fitted_when_there_are_too_many(market, monkeyp
         assert detector.fitted_until == market[1].time[TRAIN - 1]
     assert {len(rows) for rows in seen} == {TRAIN, 2000}
     np.testing.assert_array_equal(seen[-1], seen[0][-2000:])
-
-
-def test_parameters_do_not_depend_on_the_number_of_threads(tmp_path):
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tests.reference.regimes import small_market\n"
-        "from regimes.jump import JumpConfig, JumpDetector\n"
-        "config = JumpConfig(level_columns=('parkinson_24',), baseline_bars=100, n_starts=2)\n"
-        "JumpDetector(config).fit(small_market(3000, seed=3)[1]).save(sys.argv[2])\n"
-    )
-    saved = set()
-    for threads in ("1", "2"):
-        folder = tmp_path / threads
-        variables = {f"{name}_NUM_THREADS": threads for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
-        command = [sys.executable, "-c", code, str(ROOT), str(folder)]
-        subprocess.run(command, check=True, env=os.environ | variables)
-        saved.add((folder / "detector.json").read_bytes())
-    assert len(saved) == 1
 
 
 def test_the_package_is_imported_by_a_fit_only_and_leaves_no_settings_behind():

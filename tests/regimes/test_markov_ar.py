@@ -1,9 +1,5 @@
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +40,6 @@ from tests.conformance import laws
 from tests.reference import markov_ar as naive
 from tests.reference import regimes as naive_chain
 
-ROOT = Path(__file__).parents[2]
 COLUMNS = MarkovArDetector.columns
 EFFORT = Effort(20.0, 0.03, 0.004, 15_000, 12, 40, 1e-7)
 TRAIN, N = 15_000, 24_000
@@ -286,23 +281,6 @@ def test_without_the_variance_ratio_a_calm_trend_would_be_misnamed(monkeypatch):
     by_volatility = transform(MarkovArDetector().fit(features), features).values.argmax(axis=1)
     assert balanced_accuracy(market.regime, by_ratio) > 0.85
     assert balanced_accuracy(market.regime, by_volatility) < 0.5
-
-
-def test_parameters_do_not_depend_on_the_number_of_threads(tmp_path):
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tests.regimes.test_markov_ar import market_of\n"
-        "from regimes.markov_ar import MarkovArDetector\n"
-        "MarkovArDetector().fit(market_of(n_bars=3000, seed=3)[1]).save(sys.argv[2])\n"
-    )
-    saved = set()
-    for threads in ("1", "2"):
-        folder = tmp_path / threads
-        settings = {f"{name}_NUM_THREADS": threads for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
-        environment = os.environ | settings
-        subprocess.run([sys.executable, "-c", code, str(ROOT), str(folder)], check=True, env=environment)
-        saved.add((folder / "detector.json").read_bytes())
-    assert len(saved) == 1
 
 
 # What the detector knows
