@@ -5,7 +5,8 @@ condition and the shape, so that two instances of a family share only their form
 literature, and none is an instance of a published suite, which keeps such suites for the test. Families
 differ in what makes them hard: nothing (sphere), condition (ellipsoid, discus, powers), a bent or sharp
 valley (rosenbrock, ridge), many small wrong basins (rastrigin, ackley, griewank, weierstrass), few large or
-deceptive ones (schwefel, peaks), plateaus (steps), and genes that count (levels).
+deceptive ones (schwefel, peaks), plateaus (steps), and genes that count (levels). Every third instance of
+most families is lopsided as well: the way to the optimum is steeper from one side than from the other.
 
 Shapes: ``p`` genomes, ``d`` genes, ``n`` peaks.
 """
@@ -63,9 +64,13 @@ HALF_WIDTH = {
     "weierstrass": 2.0,
     "peaks": 0.5,
 }
-#: Where the parameters of an instance begin: whether rotated, two numbers of the family, its width; then
-#: optimum (d), weights (d), the rotation (d, d) if there is one, and what only peaks and levels have.
+#: Where the parameters of an instance begin: whether rotated, a number of the family, whether lopsided, its
+#: width; then optimum (d), weights (d), the rotation (d, d) if there is one, the factors of a lopsided one
+#: above (d) and below (d) the optimum, and what only peaks and levels have.
 HEAD = 4
+#: Families whose formula takes no factors; share of the instances of others that has some, and their largest.
+EVEN_FAMILIES = ("schwefel", "peaks", "levels")
+LOPSIDED_SHARE, LOPSIDED_MOST = 0.35, 10.0
 N_PEAKS = 21
 HIGHEST_PEAK = 10.0
 #: Octaves of weierstrass; each is three times as fine and half as high as the one before.
@@ -269,6 +274,11 @@ def evaluate(family, parameters, genes, out):
                     for i in range(n):
                         turned[j, i] += moved[k, i] * part
             z = turned
+        if parameters[2] > 0.0:
+            for j in range(d):
+                above, below = parameters[further + j], parameters[further + d + j]
+                for i in range(n):
+                    z[j, i] *= above if z[j, i] > 0.0 else below
         if family == POWERS:
             _power_sum(z, n, weights, error)
         elif family == ROSENBROCK:
@@ -412,11 +422,25 @@ def landscape(family: str, dimension: int, seed: int) -> Landscape:
         optimum = np.where(counts > 0.0, (steps + 0.5) / np.maximum(counts, 1.0), optimum)
         weights = rng.permutation(10.0 ** (even * rng.uniform(0.0, 3.0)))
         first, further = rng.choice([0.0, 3.0, 10.0]), counts
-    head = np.array([float(rotated), first, 0.0, width])
+    # Random numbers of its own, so that the other instances are what they are without it.
+    factors = _lopsided(d, np.random.default_rng([seed, d, FAMILIES.index(family), 1]))
+    if family in EVEN_FAMILIES:
+        factors = np.empty(0)
+    head = np.array([float(rotated), first, float(factors.size > 0), width])
     turn = rotation.ravel() if rotated else np.empty(0)
-    parameters = np.concatenate([head, optimum, weights, turn, further])
+    parameters = np.concatenate([head, optimum, weights, turn, factors, further])
     parameters.flags.writeable = False
     return Landscape(family, d, seed, parameters)
+
+
+def _lopsided(d: int, rng: np.random.Generator) -> np.ndarray:
+    # Factors above and below the optimum, (2 * d,); nothing for an instance that is the same on both sides.
+    if rng.random() >= LOPSIDED_SHARE:
+        return np.empty(0)
+    factors = np.ones((2, d))
+    strength = rng.uniform(0.2, math.log10(LOPSIDED_MOST))
+    factors[rng.integers(2, size=d), np.arange(d)] = 10.0 ** (strength * rng.random(d))
+    return factors.ravel()
 
 
 def _peak_parameters(

@@ -152,6 +152,7 @@ class TensorLandscapes:
         self._optimum = tensor(lambda one: one.optimum, instances)[:, None]
         self._width = tensor(lambda one: one.parameters[3:4], instances)[:, None]
         self._rotation = tensor(_rotation, instances)
+        self._above, self._below = tensor(_factors, instances).unsqueeze(-2).unbind(1)
         self._families: list[tuple[str, slice | Tensor, Parameters]] = []
         codes = np.array([one.code for one in instances])
         for code in np.unique(codes).tolist():
@@ -179,6 +180,7 @@ class TensorLandscapes:
             if family == "levels":
                 away[rows] = _leveled(genes[rows], counts[:, None]) - self._optimum[rows]
         z = torch.bmm(away * self._width, self._rotation)
+        z *= torch.where(z > 0.0, self._above, self._below)
         errors = torch.empty(genes.shape[:2], device=genes.device, dtype=genes.dtype)
         for family, rows, own in self._families:
             errors[rows] = _FORMULAS[family](z[rows], own)
@@ -200,6 +202,18 @@ def _rotation(one: Landscape) -> np.ndarray:
     return one.parameters[HEAD + 2 * d : HEAD + 2 * d + d * d].reshape(d, d)
 
 
+def _factors(one: Landscape) -> np.ndarray:
+    # Above and below the optimum, (2, d); 1 for an instance that is the same on both sides.
+    d = one.dimension
+    if one.parameters[2] <= 0.0:
+        return np.ones((2, d))
+    return one.parameters[_after_rotation(one) :].reshape(2, d)
+
+
 def _further(one: Landscape) -> np.ndarray:
+    return one.parameters[_after_rotation(one) :] if one.parameters[2] <= 0.0 else np.empty(0)
+
+
+def _after_rotation(one: Landscape) -> int:
     d, turned = one.dimension, one.parameters[0] > 0.0
-    return one.parameters[HEAD + 2 * d + (d * d if turned else 0) :]
+    return HEAD + 2 * d + (d * d if turned else 0)

@@ -1,6 +1,7 @@
 """Landscapes of meta-training: the formulas against NumPy, the optimum, and what a seed decides."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from conductor.landscapes import (
+    EVEN_FAMILIES,
     FAMILIES,
     HALF_WIDTH,
     HEAD,
     HIGHEST_PEAK,
+    LOPSIDED_MOST,
+    LOPSIDED_SHARE,
     N_PEAKS,
     OCTAVES,
     Landscape,
@@ -92,7 +96,7 @@ TWINS = {
 def twin(one: Landscape, genes):
     """The errors in NumPy, from the documented layout of the parameters."""
     d, rest = one.dimension, one.parameters[HEAD:]
-    rotated, first, _, width = one.parameters[:HEAD]
+    rotated, first, lopsided, width = one.parameters[:HEAD]
     optimum, weights, rest = rest[:d], rest[d : 2 * d], rest[2 * d :]
     rotation = np.eye(d)
     if rotated:
@@ -101,7 +105,11 @@ def twin(one: Landscape, genes):
         count = np.maximum(rest, 1.0)
         middle = (np.minimum(np.floor(genes * count), count - 1.0) + 0.5) / count
         genes = np.where(rest > 0.0, middle, genes)
-    return TWINS[one.family]((genes - optimum) * width @ rotation, first, weights, rest)
+    z = (genes - optimum) * width @ rotation
+    if lopsided:
+        above, below = rest.reshape(2, d)
+        z = z * np.where(z > 0.0, above, below)
+    return TWINS[one.family](z, first, weights, rest)
 
 
 def test_every_family_has_a_twin():
@@ -166,6 +174,27 @@ def test_some_instances_are_rotated_and_some_have_their_optimum_at_a_wall():
     at_wall = np.mean([((one.optimum == 0.0) | (one.optimum == 1.0)).any() for one in many])
     assert 0.4 < rotated < 0.8
     assert 0.1 < at_wall < 0.45
+
+
+def test_a_third_of_the_instances_is_steeper_on_one_side_and_no_gene_on_both():
+    many = [
+        landscape(family, 8, seed) for family in FAMILIES if family not in EVEN_FAMILIES for seed in range(40)
+    ]
+    lopsided = [one for one in many if one.parameters[2] > 0.0]
+    assert abs(len(lopsided) / len(many) - LOPSIDED_SHARE) < 0.08
+    for one in lopsided:
+        factors = one.parameters[-16:].reshape(2, 8)
+        assert ((factors == 1.0).any(axis=0) & (factors >= 1.0).all(axis=0)).all()
+        assert 1.0 < factors.max() <= LOPSIDED_MOST
+    assert not any(landscape(family, 8, seed).parameters[2] for family in EVEN_FAMILIES for seed in range(20))
+
+
+def test_the_same_step_to_either_side_of_a_lopsided_sphere_costs_as_its_factors_say():
+    one = next(one for one in map(partial(landscape, "sphere", 4), range(99)) if one.parameters[2] > 0.0)
+    above, below = one.parameters[-8:].reshape(2, 4)
+    step = 1e-3 * np.eye(4)
+    ratio = one(one.optimum + step) / one(one.optimum - step)
+    np.testing.assert_allclose(ratio, (above / below) ** 2, rtol=1e-9)
 
 
 @given(st.sampled_from(FAMILIES), st.integers(2, 64), st.integers(0, 2**53), st.integers(0, 2**32))

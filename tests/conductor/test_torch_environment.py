@@ -255,7 +255,7 @@ def acts(name):
     controls = np.tile(GAControls().to_array(), (2, 2, 1))
     limits, column = CONTROL_RANGES[name], CONTROL_NAMES.index(name)
     controls[:, :, column] = np.array([[limits.low], [limits.high]])
-    one, other = (on_cpu(tasks, stagnation_guard=2).run_fixed(own).history for own in controls)
+    one, other = (on_cpu(tasks, stagnation_guard=1).run_fixed(own).history for own in controls)
     return not np.array_equal(one, other)
 
 
