@@ -26,6 +26,7 @@ from experiments.runs import Run
 MODULES = {
     "detect": "regimes.detect",
     "evolve": "ga.evolve",
+    "forecast": "forecasters.train",
     "race": "conductor.race",
     "train": "conductor.train",
 }

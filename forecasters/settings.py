@@ -1,0 +1,96 @@
+"""The settings of ``python -m forecasters.train``."""
+
+import hashlib
+import json
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from compute.seeds import MAX_SEED
+from configs.load import Config, PluginConfig
+from forecasters.calibration import Kind
+from market.features.cross import JoinedFeaturesConfig
+from market.features.dataset import DatasetConfig, LabelConfig
+from market.sources.selection import MarketConfig
+from market.sources.series import ExternalConfig
+
+
+class ScheduleConfig(Config):
+    """When a forecaster is trained anew, and on what."""
+
+    span: Literal["month", "quarter", "year"] = Field(
+        "quarter", description="Calendar span after which it is trained anew, and which it answers for."
+    )
+    train_spans: int = Field(8, ge=1, le=1000, description="Whole spans of training before the first test.")
+    expanding: bool = Field(True, description="Train on all that lies before; false: on the latest spans.")
+    validation: float = Field(
+        0.15, gt=0, lt=0.9, description="Share of the training rows, the latest, that stops and calibrates."
+    )
+    embargo_bars: int = Field(
+        288, ge=0, le=100_000, description="Bars left out before validation and test, beyond the labels."
+    )
+    latest: int | None = Field(None, ge=1, description="Only the latest so many spans; by default all.")
+
+
+class LearningConfig(Config):
+    """What examples count, and what becomes of the answers."""
+
+    class_weights: bool = Field(
+        True, description="Whether all classes count the same in total, however rare they are."
+    )
+    uniqueness: bool = Field(True, description="Whether labels that overlap share what they count.")
+    calibration: Kind = Field(
+        "bias_corrected", description="none, temperature, bias_corrected or isotonic, on validation rows."
+    )
+    decision: Literal["balanced", "likeliest"] = Field(
+        "balanced",
+        description="The class most likely against its share of the validation rows, or simply most likely.",
+    )
+
+
+class ForecastConfig(Config):
+    """Settings of ``python -m forecasters.train``."""
+
+    model: PluginConfig = PluginConfig(name="xgboost")
+    market: MarketConfig = MarketConfig()
+    features: JoinedFeaturesConfig = JoinedFeaturesConfig(names="full")
+    peers: dict[str, str] = Field({}, description="Other symbols by name, and the files of their bars.")
+    peer_max_age: str = Field("3h", description="Age from which a peer's price is not known any more.")
+    external: ExternalConfig | None = Field(None, description="External series to join, external.yaml.")
+    label: LabelConfig = LabelConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    learning: LearningConfig = LearningConfig()
+    baselines: tuple[str, ...] = Field(
+        ("majority", "last_sign", "ar1"), description="Forecasters to measure beside it on the same rows."
+    )
+    bootstrap_paths: int = Field(
+        200, ge=20, le=100_000, description="Paths of the bootstrap that says whether it leads a baseline."
+    )
+    runs: str = Field("experiments/runs", description="Folder of runs.")
+    seed: int = Field(7, ge=0, le=MAX_SEED, description="Root of all random streams.")
+
+    @field_validator("baselines")
+    @classmethod
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("must name each baseline once")
+        return names
+
+    @model_validator(mode="after")
+    def _of_a_data_set(self) -> Self:
+        self.dataset()
+        return self
+
+    def dataset(self) -> DatasetConfig:
+        """Return what of it says how features and labels are made."""
+        parts = ("market", "features", "peers", "peer_max_age", "external", "label")
+        return DatasetConfig(**{part: getattr(self, part) for part in parts}, out=None)
+
+    def rivals(self) -> tuple[str, ...]:
+        """Return the baselines, the model itself left out."""
+        return tuple(name for name in self.baselines if name != self.model.name)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all settings that the result depends on."""
+        document = self.model_dump(mode="json", exclude={"runs"})
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
