@@ -126,12 +126,12 @@ def test_tuned_controls_beat_the_ones_they_began_with_on_unseen_instances():
     tuned = tune_static(
         SOURCE,
         Variation(),
-        StaticTuningConfig(iterations=6, candidates=6, tasks=6),
+        StaticTuningConfig(iterations=15, candidates=8, tasks=24),
         3,
         SerialMapper(),
         start=begin,
     )
-    batch = SOURCE.batch(99, 24)
+    batch = SOURCE.batch(99, 120)
     scored = [
         batch.scores(batch.environment(mapper=SerialMapper()).run_fixed(one.to_array())).final.mean()
         for one in (tuned.controls, begin)

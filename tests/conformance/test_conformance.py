@@ -50,8 +50,8 @@ TRAIN = slice(2_000, 4_800)
 #: Kinds whose plugins, made into a stage by :func:`stage_of`, obey the laws of flow.
 FLOWING = {"feature": FEATURES, "detector": DETECTORS, "family": FAMILIES}
 STAGES = [(kind, name) for kind, registry in FLOWING.items() for name in registry.names()]
-#: Kinds with laws of their own: policies and variants below, sources in tests/market.
-OTHERS = {"policy", "series source", "source", "variant"}
+#: Kinds with laws of their own: policies and variants below, sources and forecasters in their tests.
+OTHERS = {"forecaster", "policy", "series source", "source", "variant"}
 
 
 @cache
