@@ -19,16 +19,14 @@ from typing import Any
 import numpy as np
 
 from compute.seeds import stream
-from configs.load import ConfigError, PluginConfig, validate
+from configs.load import ConfigError, PluginConfig
 from forecasters.calibration import Calibration
 from forecasters.fitted import FittedForecaster, raw_answers
 from forecasters.forecaster import Told, new_forecaster, plugin_config
 from forecasters.settings import ForecastConfig, LearningConfig, ScheduleConfig
 from forecasters.windows import CLASSES, Examples, examples_of
 from market.bars import Bars
-from market.features.cross import JoinedFeaturesConfig
-from market.features.dataset import DatasetConfig, joins
-from market.features.pipeline import FeaturePipeline
+from market.features.dataset import DatasetConfig, computed
 from market.labels import Labels
 from market.sample_weights import uniqueness
 from market.scaling import Scaler
@@ -127,20 +125,7 @@ def prepare(bars: Bars, config: DatasetConfig) -> Ground:
     ConfigError, DataError
         If a setting or a file is wrong.
     """
-    if config.features.peers or config.features.series:
-        raise ConfigError(
-            "features.peers and features.series follow from the files; name these under peers and external"
-        )
-    names, tables = {}, []
-    for kind, join, found in joins(config, bars.interval_ns):
-        names[kind] = found
-        tables.append(join.update(bars))
-    joined = None
-    if tables:
-        columns = tuple(name for one in tables for name in one.names)
-        joined = Table(bars.time, np.hstack([one.values for one in tables]), columns)
-    chosen = validate(JoinedFeaturesConfig, {**config.features.model_dump(), **names}, "features")
-    features = FeaturePipeline(chosen).update(bars, joined)
+    features = computed(bars, config)
     return Ground(
         bars, features, config.label.labels(bars), features.version, min(features.warmup, len(bars))
     )

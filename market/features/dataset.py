@@ -16,7 +16,7 @@ from configs.load import Config, ConfigError, InputError, validate
 from market.bars import Bars, timeframe_ns, timeframe_text
 from market.external import ExternalSeries
 from market.features.cross import JoinedFeaturesConfig, joined
-from market.features.pipeline import FeaturePipeline, FeaturesConfig
+from market.features.pipeline import FeaturePipeline, FeaturesConfig, FeatureTable
 from market.features.quality import ColumnQuality, is_constant, measured
 from market.labels import Labels, direction, forward_return, horizon_bars, triple_barrier
 from market.sources.selection import MarketConfig
@@ -185,18 +185,17 @@ def joins(config: DatasetConfig, interval_ns: int) -> Iterator:
         yield "series", join, tuple(name for name in join.names if "." not in name)
 
 
-def build(bars: Bars, config: DatasetConfig) -> Dataset:
-    """Return features, labels and splits of bars.
+def computed(bars: Bars, config: DatasetConfig) -> FeatureTable:
+    """Return the features of bars, with those of peers and external series; no column is left out.
 
     Raises
     ------
     ConfigError, DataError
-        If a setting is wrong, or there are too few bars for the splits.
+        If a setting or a file is wrong.
     """
     if config.features.peers or config.features.series:
         raise ConfigError(
-            "features.peers and features.series follow from the files of a data set; name these under peers "
-            "and external"
+            "features.peers and features.series follow from the files; name these under peers and external"
         )
     names, tables = {}, []
     for kind, join, found in joins(config, bars.interval_ns):
@@ -207,7 +206,18 @@ def build(bars: Bars, config: DatasetConfig) -> Dataset:
         columns = tuple(name for one in tables for name in one.names)
         table = Table(bars.time, np.hstack([one.values for one in tables]), columns)
     chosen = validate(JoinedFeaturesConfig, {**config.features.model_dump(), **names}, "features")
-    features = FeaturePipeline(chosen).update(bars, table)
+    return FeaturePipeline(chosen).update(bars, table)
+
+
+def build(bars: Bars, config: DatasetConfig) -> Dataset:
+    """Return features, labels and splits of bars.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If a setting is wrong, or there are too few bars for the splits.
+    """
+    features = computed(bars, config)
     labels = config.label.labels(bars)
     purge = horizon_bars(config.label.horizon, bars.interval_ns)
     split = holdout(
