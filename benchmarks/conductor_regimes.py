@@ -19,8 +19,8 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.measuring import machine
+from regimes.regime import CRISIS_NAMES, REGIME_NAMES
 
-REGIMES = ("ranging", "trending", "volatile")
 #: Name of a training, its variant, and the settings that make it differ.
 PARTS = {
     "dann": ("dann", ()),
@@ -37,7 +37,7 @@ SHORT = ("judging.race_tasks=16", "judging.schedule_iterations=0")
 def wanted(variant: str, with_parts: bool) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return the trainings by name: variant, and the settings that make it differ."""
     found = {variant: (variant, ())}
-    for regime in REGIMES:
+    for regime in REGIME_NAMES:
         found[f"{variant} without {regime}"] = (variant, (f"trading.held_out_regimes=[{regime}]",))
     return found | (PARTS if with_parts else {})
 
@@ -123,7 +123,7 @@ def tables(race, places: dict[str, str], variant: str) -> list[str]:
     reference = race.contestants.index(REFERENCE)
     regime = race.values["regime"][reference]
     rows = {"all": np.ones(regime.size, bool)} | {
-        name: regime == number for number, name in enumerate(_order()) if (regime == number).any()
+        name: regime == number for number, name in enumerate(CRISIS_NAMES) if (regime == number).any()
     }
 
     def clusters(mine: np.ndarray) -> Clusters:
@@ -160,12 +160,6 @@ def tables(race, places: dict[str, str], variant: str) -> list[str]:
                 ]
                 lines.append(f"  {name:10s} final {cells[0]}   anytime {cells[1]}")
     return lines
-
-
-def _order() -> tuple[str, ...]:
-    from regimes.regime import Regime
-
-    return tuple(regime.name.lower() for regime in Regime)
 
 
 def main(arguments: list[str] | None = None) -> None:

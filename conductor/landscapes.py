@@ -423,9 +423,9 @@ def landscape(family: str, dimension: int, seed: int) -> Landscape:
         weights = rng.permutation(10.0 ** (even * rng.uniform(0.0, 3.0)))
         first, further = rng.choice([0.0, 3.0, 10.0]), counts
     # Random numbers of its own, so that the other instances are what they are without it.
-    factors = _lopsided(d, np.random.default_rng([seed, d, FAMILIES.index(family), 1]))
-    if family in EVEN_FAMILIES:
-        factors = np.empty(0)
+    factors = np.empty(0)
+    if family not in EVEN_FAMILIES:
+        factors = _lopsided(d, np.random.default_rng([seed, d, FAMILIES.index(family), 1]))
     head = np.array([float(rotated), first, float(factors.size > 0), width])
     turn = rotation.ravel() if rotated else np.empty(0)
     parameters = np.concatenate([head, optimum, weights, turn, factors, further])

@@ -11,8 +11,11 @@ from typing import Self
 
 import numpy as np
 
-from market.bars import Bars
+from market.bars import NS_PER_SECOND, Bars
 from market.table import DataError, Table, utc
+
+#: Ending of the name of a series that holds the times of another's events: ``vix.event``.
+EVENT = ".event"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +91,11 @@ class ExternalSeries:
     def of_bars(cls, bars: Bars, column: str, name: str) -> Self:
         """Return a column of completed (coarser) bars: each value is about its bar, known at its close."""
         return cls(bars.time - bars.interval_ns, bars.time, bars.column(column), name)
+
+    def events(self) -> Self:
+        """Return the time of each value's event, seconds since 1970 UTC, as a series ``<name>.event``."""
+        seconds = self.event_time / NS_PER_SECOND
+        return type(self)(self.event_time, self.available_at, seconds, f"{self.name}{EVENT}")
 
     def rounded(self, grid_ns: int) -> Self:
         """Return the series with event times on a grid: settlements come stamped 00:00:00.006.

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 from pydantic import Field, field_validator, model_validator
 
-from market.bars import NS_PER_SECOND, OHLCV
-from market.external import AsOfJoin, ExternalSeries
+from market.bars import OHLCV
+from market.external import EVENT, AsOfJoin, ExternalSeries
 from market.features import cross_kernels as compiled
 from market.features.feature import (
     CLOSE,
@@ -31,8 +31,6 @@ from market.features.pipeline import FeaturesConfig
 from market.features.price import log_return
 from market.features.volatility import RETURN
 
-#: Joined column of the time of the event that a value is about, seconds since 1970 UTC: ``vix.event``.
-EVENT = ".event"
 TAKER = BarColumn("taker_buy_volume")
 _Template = Callable[..., Callable]
 
@@ -57,11 +55,7 @@ def joined(series: Sequence[ExternalSeries], max_age_ns: int | None = None) -> A
         config = JoinedFeaturesConfig(names="full", peers=("eth",), series=("vix",))
         features = FeaturePipeline(config).update(bars, join.update(bars))
     """
-    events = [
-        ExternalSeries(one.event_time, one.available_at, one.event_time / NS_PER_SECOND, f"{one.name}{EVENT}")
-        for one in series
-    ]
-    return AsOfJoin([*series, *events], max_age_ns)
+    return AsOfJoin([*series, *(one.events() for one in series)], max_age_ns)
 
 
 class JoinedFeaturesConfig(FeaturesConfig):

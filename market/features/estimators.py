@@ -17,7 +17,15 @@ from market.features.feature import (
     rows_to_forget,
 )
 from market.features.price import gap
-from market.features.volatility import ATR_14, LOG_BODY, LOG_RANGE, RETURN, parkinson, volatility
+from market.features.volatility import (
+    ATR_14,
+    LOG_BODY,
+    LOG_RANGE,
+    RETURN,
+    log_of_volatilities,
+    parkinson,
+    volatility,
+)
 from market.kernels import STILL, rolling, window_mean, window_moments
 
 
@@ -46,12 +54,6 @@ def _yang_zhang(gaps, bodies, terms, bars, first, out):
         without_drift = window_mean(terms, t, bars)
         variance = unbiased * (overnight * overnight + weight * inside * inside)
         out[t - first] = math.sqrt(max(variance + (1.0 - weight) * without_drift, 0.0))
-
-
-@rolling(2, 0)
-def _log_of_ratio(one, other, first, out):
-    for t in range(first, one.size):
-        out[t - first] = math.log(max(one[t], STILL) / max(other[t], STILL))
 
 
 @rolling(1)
@@ -153,7 +155,7 @@ def yang_zhang(bars: int) -> Node:
 @further_features(parkinson_ratio_24=24)
 def parkinson_ratio(bars: int) -> Node:
     """Log of Parkinson's volatility over that of closes, both at least STILL: above 0 moves come back."""
-    return Window(_log_of_ratio, (parkinson(bars), volatility(bars)))
+    return log_of_volatilities(parkinson(bars), volatility(bars))
 
 
 @further_features(semivariance_balance_24=24)
@@ -183,7 +185,7 @@ def ewma_volatility_ratio(percent: int, bars: int) -> Node:
     """
     warmup = 1 + rows_to_forget(1 - percent / 100)
     fading = Recursion(_fading_volatility, (CLOSE,), (percent,), memory_size=2, warmup=warmup)
-    return Window(_log_of_ratio, (fading, volatility(bars)))
+    return log_of_volatilities(fading, volatility(bars))
 
 
 @further_features(range_ratio_24=24)

@@ -142,6 +142,11 @@ def volatility(bars: int) -> Node:
     return Window(deviation, (RETURN,), (bars,), lookback=bars)
 
 
+def log_of_volatilities(one: Node, other: Node) -> Window:
+    """Return the log of a volatility over another, both at least STILL."""
+    return Window(_log_of_volatilities, (one, other))
+
+
 @features(volatility_ratio=(24, 168))
 @further_features(volatility_ratio_8_72=(8, 72))
 def volatility_ratio(short: int, long: int) -> Node:
@@ -149,7 +154,7 @@ def volatility_ratio(short: int, long: int) -> Node:
 
     Both count as at least STILL.
     """
-    return Window(_log_of_volatilities, (volatility(short), volatility(long)))
+    return log_of_volatilities(volatility(short), volatility(long))
 
 
 @features(parkinson_24=24)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from configs.load import Config, ConfigError, InputError, PluginConfig, did_you_mean, validate
-from market.bars import NS_PER_SECOND, Bars, timeframe_ns, timerange_ns
+from market.bars import Bars, timeframe_ns, timerange_ns
 from market.external import AsOfJoin, ExternalSeries
 from market.sources.availability import NS_PER_DAY, availability
 from market.sources.exchange import Patience
@@ -31,7 +31,6 @@ from market.table import DataError, Table
 
 # A server is asked for this much of what the file has already: to compare the two, and to see revisions.
 OVERLAP_NS = 14 * NS_PER_DAY
-EVENT = ".event"  # ending of the column that holds the time of a value's event
 _SAME = 0.02  # median ratio up to which two copies are one quantity
 
 
@@ -255,13 +254,7 @@ def external_join(
     ages = [config.series[one.name].max_age for one in series]
     ages_ns = [None if age is None else timeframe_ns(age) for age in ages]
     if events:
-        times = [
-            ExternalSeries(
-                one.event_time, one.available_at, one.event_time / NS_PER_SECOND, f"{one.name}{EVENT}"
-            )
-            for one in series
-        ]
-        series, ages_ns = (*series, *times), ages_ns * 2
+        series, ages_ns = (*series, *(one.events() for one in series)), ages_ns * 2
     return ExternalJoin(series, ages_ns)
 
 

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import conductor_regimes
 from conductor.lineup import REFERENCE, SUBJECT
 from conductor.race_comparison import Race
+from regimes.regime import REGIME_NAMES
 
 PLACES = {"es": SUBJECT} | {
     name: f"{SUBJECT} {name}"
@@ -63,10 +64,10 @@ def test_the_share_of_a_gain_that_an_unseen_regime_keeps_is_found():
         return -0.2 if lost else -0.4
 
     shares = kept(conductor_regimes.tables(race_of(gains), PLACES, "es"))
-    assert shares == {name: pytest.approx(0.5, abs=0.06) for name in conductor_regimes.REGIMES}
+    assert shares == {name: pytest.approx(0.5, abs=0.06) for name in REGIME_NAMES}
     # Negative control: nothing is lost.
     whole = kept(conductor_regimes.tables(race_of(lambda name, _: -0.4 * (name != REFERENCE)), PLACES, "es"))
-    assert whole == {name: pytest.approx(1.0, abs=0.06) for name in conductor_regimes.REGIMES}
+    assert whole == {name: pytest.approx(1.0, abs=0.06) for name in REGIME_NAMES}
 
 
 def test_a_share_of_no_gain_is_not_told():
@@ -93,6 +94,6 @@ def test_each_regime_is_left_out_once_and_the_parts_may_be_left_out():
     made = conductor_regimes.wanted("es", with_parts=False)
     assert [settings for _, settings in made.values()] == [
         (),
-        *((f"trading.held_out_regimes=[{name}]",) for name in conductor_regimes.REGIMES),
+        *((f"trading.held_out_regimes=[{name}]",) for name in REGIME_NAMES),
     ]
     assert set(conductor_regimes.wanted("es", with_parts=True)) - set(made) == set(conductor_regimes.PARTS)

@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.load import ConfigError, InputError, load, validate
-from market.external import AsOfJoin, ExternalSeries
+from market.external import EVENT, AsOfJoin, ExternalSeries
 from market.sources import observations
 from market.sources.availability import AVAILABILITY
 from market.sources.observations import RULES, SERIES_SOURCES, Observations, Treatment, series_of
 from market.sources.series import (
-    EVENT,
     ExternalConfig,
     continued,
     external_join,

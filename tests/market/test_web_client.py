@@ -15,29 +15,10 @@ from market.table import DataError
 from tests.market.web_stub import (
     DAY,
     SECRET,
-    Waits,
     client,
-    fresh_stub,
     ns,
-    serving,
     source,
 )
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def stub(server):
-    return fresh_stub(server)
-
-
-@pytest.fixture
-def waits():
-    return Waits()
 
 
 def test_only_https_is_asked(waits):

@@ -19,31 +19,11 @@ from tests.market.web_stub import (
     DAY,
     HOUR,
     SECRET,
-    Waits,
     client,
-    fresh_stub,
     live_config,
     ns,
-    serving,
     source,
 )
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def stub(server):
-    return fresh_stub(server)
-
-
-@pytest.fixture
-def waits():
-    return Waits()
-
 
 # Servers, in the shapes they answer in.
 
