@@ -157,16 +157,15 @@ class Checkpoints:
                 with suppress(OSError):  # the failure above is the news
                     os.unlink(draft, dir_fd=self._descriptor)
                 raise
-        with self._explained("cleared of earlier checkpoints"):
-            saved = self.generations()
-            kept = [one for one in saved if one <= generation][-self.keep :]
-            for one in saved:
-                if one not in kept:
-                    os.unlink(_name(one), dir_fd=self._descriptor)
+        saved = self.generations()
+        kept = [one for one in saved if one <= generation][-self.keep :]
+        self._remove([one for one in saved if one not in kept])
         return self.folder / name
 
     def load(self, force: Collection[str] = ()) -> Resumed:
         """Return the newest checkpoint that is intact and of this identity.
+
+        A process that was killed after it had saved may have left one checkpoint too many; it goes now.
 
         Parameters
         ----------
@@ -200,6 +199,7 @@ class Checkpoints:
             refused = [change for change in changes if change.key not in force]
             if not refused:
                 self._changes = (*earlier, *changes)
+                self._remove([one for one in generations if one <= generation][: -self.keep])
                 return Resumed(generation, state, self._notes(reasons, generation))
             reasons.append(f"{name}: {', '.join(map(_described, refused))}")
             foreign = True
@@ -211,6 +211,11 @@ class Checkpoints:
             f"{self.folder}: the run cannot go on bit for bit ({'; '.join(reasons)}); restore what has "
             f"changed (for code and libraries, --resume-changed goes on all the same and marks the run)"
         )
+
+    def _remove(self, generations: Collection[int]) -> None:
+        with self._explained("cleared of earlier checkpoints"):
+            for one in generations:
+                os.unlink(_name(one), dir_fd=self._descriptor)
 
     def _notes(self, reasons: list[str], generation: int) -> tuple[str, ...]:
         notes = [f"{reason}; passed over" for reason in reasons]

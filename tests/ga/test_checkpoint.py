@@ -222,6 +222,22 @@ def test_a_folder_without_checkpoints_says_so(tmp_path):
     one_sentence(caught)
 
 
+def test_what_a_process_killed_while_clearing_left_behind_goes_when_the_run_goes_on(folder, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "_remove", lambda self, generations: None)  # killed before it
+    with Checkpoints(folder, IDENTITY) as checkpoints:
+        checkpoints.save(8, state_of(8))
+    assert sorted(contents(folder)) == [named(one) for one in (5, 6, 7, 8)]
+    monkeypatch.undo()
+    assert load(folder).generation == 8
+    assert sorted(contents(folder)) == [named(one) for one in (6, 7, 8)]
+
+
+def test_what_lies_behind_a_damaged_checkpoint_stays_until_the_run_has_passed_it(folder):
+    (folder / named(7)).write_bytes(b"")
+    assert load(folder).generation == 6
+    assert sorted(contents(folder)) == [named(one) for one in (5, 6, 7)]
+
+
 def test_what_is_damaged_goes_when_the_run_has_passed_it(folder):
     # Two damaged ones are newer than what the search goes on from; they must not push it out.
     for generation in (6, 7):
@@ -391,6 +407,7 @@ def test_wherever_saving_fails_the_earlier_checkpoints_are_whole(folder, code, m
         assert found.generation == (8 if named(8) in after else 7)
         assert same(found.state, state_of(found.generation))
         (folder / named(8)).unlink(missing_ok=True)
+        (folder / named(5)).write_bytes(before[named(5)])  # loading has finished the clearing
     assert {"open", "write", "fsync", "close", "replace", "listdir", "unlink"} <= set(failed)
     assert len(failed) > 12
 
