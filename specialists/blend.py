@@ -6,6 +6,7 @@ ATR-scaled stop or target. The size aims at a volatility and is fixed on entry.
 """
 
 import numpy as np
+from pydantic import Field, field_validator
 
 from backtest.kernels import POPULATION, STREAM, population, stream
 from compute.kernels import kernel, variants
@@ -99,7 +100,20 @@ def follow(genes, rows, prices, awake, bounds, state, out):
 
 
 class BlendConfig(Config):
-    """The default family has no settings: everything is a gene."""
+    """Settings of the family."""
+
+    signals: tuple[str, ...] = Field(
+        SIGNALS,
+        description="Columns that the weights blend, fourteen: of the features, or of forecasts such as "
+        "forecast_xgboost_4h where an ensemble has them.",
+    )
+
+    @field_validator("signals")
+    @classmethod
+    def _fourteen(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(names) != len(SIGNALS) or len(set(names)) != len(names):
+            raise ValueError(f"must be {len(SIGNALS)} different columns; {len(set(names))} are given")
+        return names
 
 
 @FAMILIES.register("blend")
@@ -107,7 +121,6 @@ class Blend:
     """Weighted blend of standardised signals with thresholds, stops and a volatility-targeted size."""
 
     Config = BlendConfig
-    signals = SIGNALS
     levels = LEVELS
     fresh = _FRESH
     evaluate = staticmethod(evaluate)
@@ -115,8 +128,9 @@ class Blend:
 
     def __init__(self, config: BlendConfig) -> None:
         self.config = config
+        self.signals = config.signals
         self.space = GenomeSpace(
-            names=_NAMES,
+            names=(*(f"weight_{name}" for name in self.signals), *_NAMES[len(SIGNALS) :]),
             low=np.array([gene[1] for gene in GENES]),
             high=np.array([gene[2] for gene in GENES]),
             kind=tuple(gene[3] for gene in GENES),

@@ -25,7 +25,7 @@ def _above_lowest(low, close, bars, first, out):
 
 
 @features(return_1=1, return_4=4, return_24=24, return_72=72)
-@further_features(return_2=2, return_8=8, return_168=168)
+@further_features(return_2=2, return_8=8, return_168=168, return_336=336, return_672=672)
 def log_return(bars: int) -> Node:
     """Log return over some bars: ``log(close[t] / close[t - bars])``."""
     return Window(log_ratio, (CLOSE, CLOSE), (bars,), lookback=bars + 1)
@@ -38,13 +38,14 @@ def gap() -> Node:
 
 
 @features(close_location_24=24, close_location_96=96)
-@further_features(close_location_1=1, close_location_336=336)
+@further_features(close_location_1=1, close_location_336=336, close_location_672=672)
 def close_location(bars: int) -> Node:
     """Place of the close between the window's lowest low (-1) and highest high (1); no range: 0."""
     return Window(location, (HIGH, LOW, CLOSE), (bars,), lookback=bars)
 
 
 @features(zscore_24=24, zscore_96=96)
+@further_features(zscore_672=672)
 def close_zscore(bars: int) -> Node:
     """Standard deviations (ddof 0) of the close above its simple average; constant prices: 0."""
     return Window(zscore, (CLOSE,), (bars,), lookback=bars)

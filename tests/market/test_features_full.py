@@ -351,7 +351,7 @@ def test_bounded_features_keep_their_bounds():
         "rsi_48 semivariance_balance_24 leverage_96 volume_balance_8 price_volume_correlation_72 "
         "move_volume_correlation_72 bulk_imbalance_24 body_mean_24 wick_balance_24 tail_balance_168 "
         "autocorrelation_168_lag_24 clustering_96 return_rank_168 range_rank_168 volume_rank_168 "
-        "close_location_1 close_location_336",
+        "close_location_1 close_location_336 close_location_672",
         (
             0,
             1,

@@ -64,17 +64,25 @@ def correlation(a, b):
 @twin("return_2", 2)
 @twin("return_8", 8)
 @twin("return_168", 168)
+@twin("return_336", 336)
+@twin("return_672", 672)
 def _(x, bars):
     return np.log(x.close) - lagged(np.log(x.close), bars)
 
 
 @twin("close_location_1", 1)
 @twin("close_location_336", 336)
+@twin("close_location_672", 672)
 def _(x, bars):
     high, low = talib.MAX(x.high, max(bars, 2)), talib.MIN(x.low, max(bars, 2))
     if bars == 1:
         high, low = x.high, x.low
     return divide((x.close - low) - (high - x.close), high - low)
+
+
+@twin("zscore_672", 672)
+def _(x, bars):
+    return (x.close - windows(x.close, bars, np.mean)) / windows(x.close, bars, np.std)
 
 
 @twin("drawdown_168")
