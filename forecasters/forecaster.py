@@ -19,7 +19,7 @@ A file in this package is found without being listed; other packages use the ent
 import abc
 import hashlib
 import importlib.util
-import pkgutil
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -28,9 +28,8 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-import forecasters
 from configs.load import Config, ConfigError, PluginConfig, config_text, parse_yaml, validate
-from configs.registry import Registry
+from configs.registry import Registry, module_sources
 from forecasters.windows import CLASSES, Examples
 from market.saved import read_saved, write_saved
 from market.table import DataError
@@ -40,13 +39,12 @@ FORMAT = 1
 DOCUMENT = "forecaster.json"
 MAX_BYTES = 2_000_000_000
 N_CLASSES = len(CLASSES)
-#: Modules of this package that hold no forecaster.
-_FRAMEWORK = frozenset(
-    ("array_forecaster", "calibration", "figures", "fitted", "forecaster", "measures", "report", "running",
-     "settings", "torch_training", "train", "training", "windows")
-)  # fmt: skip
-#: Modules whose forecasters are networks, and which are not there without PyTorch.
-_NETWORKS = frozenset(("attention", "nhits", "order_book", "recurrent", "tcn"))
+#: Sections of a forecaster's YAML file that are no settings of it: what ``experiments.tune`` tries, and the
+#: thresholds of decisions that it has found.
+NOT_SETTINGS = ("search", "thresholds")
+# A module is one of forecasters if it registers some, and one of networks if it cannot do without PyTorch.
+_REGISTERS = re.compile(r"FORECASTERS\.register\(")
+_NETWORKS = re.compile(r"^(?:from|import) (?:torch|forecasters\.torch_training)\b", re.MULTILINE)
 #: What is told while a model learns: share done in 0..1, and a line about it.
 Told = Callable[[float, str], None]
 
@@ -70,6 +68,11 @@ class Forecaster(abc.ABC):
     def lookback(self) -> int:
         """Rows of a window, the newest included: the setting of that name, or 1."""
         return int(getattr(self.config, "lookback", 1))
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Levels of its quantiles, increasing: the setting ``quantiles``, or none."""
+        return tuple(getattr(self.config, "quantiles", ()))
 
     @abc.abstractmethod
     def fit(self, train: Examples, validation: Examples, *, seed: int, told: Told | None = None) -> Self:
@@ -106,7 +109,11 @@ class Forecaster(abc.ABC):
         """Return a saved forecaster that answers as the saved one did."""
 
     def quantiles(self, windows: np.ndarray) -> np.ndarray | None:
-        """Return quantiles of the return, float64 (m, q), or None where a model has none."""
+        """Return quantiles of the label's return, float64 (m, q), or None where a model has none.
+
+        A model that has them learns from ``ret`` and ``ret_weight`` of the examples. One per level of
+        :attr:`levels`, a fraction before costs; in each row none is below the one before it.
+        """
         return None
 
     def importances(self) -> np.ndarray | None:
@@ -115,13 +122,19 @@ class Forecaster(abc.ABC):
 
 
 def _modules() -> tuple[str, ...]:
-    found = {module.name for module in pkgutil.iter_modules(forecasters.__path__) if not module.ispkg}
-    without = _FRAMEWORK if importlib.util.find_spec("torch") else _FRAMEWORK | _NETWORKS
-    return tuple(sorted(found - without))
+    with_torch = importlib.util.find_spec("torch") is not None
+    return tuple(
+        name
+        for name, source in module_sources("forecasters").items()
+        if _REGISTERS.search(source)
+        and (with_torch or not _NETWORKS.search(source))
+        and f"forecasters.{name}" != __name__
+    )
 
 
-#: Every forecaster, by the name used in YAML; its tag ``family`` says of which kind.
-FORECASTERS: Registry[Forecaster] = Registry("forecaster", "forecasters", modules=_modules())
+#: Every forecaster, by the name used in YAML; its tag ``family`` says of which kind. Who asks for one does
+#: not import the others: trees do not wait for PyTorch.
+FORECASTERS: Registry[Forecaster] = Registry("forecaster", "forecasters", modules=_modules(), lazy=True)
 
 
 def plugin_config(text: str) -> PluginConfig:
@@ -131,27 +144,38 @@ def plugin_config(text: str) -> PluginConfig:
     ----------
     text : str
         A name, with the settings of ``configs/forecasters/<name>.yaml`` if there is such a file; or a YAML
-        file, which holds ``name`` and settings.
+        file, which holds ``name`` and settings. Its sections :data:`NOT_SETTINGS` are left out.
 
     Raises
     ------
     ConfigError
         If the file is no such thing, or there is no such forecaster.
     """
+    document, place = plugin_document(text)
+    settings = {name: value for name, value in document.items() if name not in NOT_SETTINGS}
+    chosen = validate(PluginConfig, settings, place)
+    _known(chosen.name)
+    return chosen
+
+
+def plugin_document(text: str) -> tuple[dict[str, Any], str]:
+    """Return all that the YAML file of a forecaster says, and the place to name in messages.
+
+    The parameter and the errors are those of :func:`plugin_config`.
+    """
     if text.endswith((".yaml", ".yml")):
         content, place = config_text(text)
     else:
         _known(text)
+        place = f"configs/forecasters/{text}.yaml"
         file = resources.files("configs") / "forecasters" / f"{text}.yaml"
         if not file.is_file():
-            return PluginConfig(name=text)
-        content, place = file.read_text(encoding="utf-8"), f"configs/forecasters/{text}.yaml"
+            return {"name": text}, place
+        content = file.read_text(encoding="utf-8")
     document = parse_yaml(content, place)
     if not isinstance(document, dict):
         raise ConfigError(f"{place}: must be a mapping with name and settings")
-    chosen = validate(PluginConfig, document, place)
-    _known(chosen.name)
-    return chosen
+    return document, place
 
 
 def new_forecaster(chosen: PluginConfig) -> Forecaster:

@@ -1,6 +1,7 @@
 """A name in a config becomes a plugin, whoever wrote it."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -78,6 +79,14 @@ def test_nothing_is_imported_before_it_is_needed(package):
     assert f"{package.name}.hmm" not in sys.modules
     found.names()
     assert f"{package.name}.hmm" in sys.modules
+
+
+def test_a_thread_that_asks_while_another_imports_waits_for_all_plugins(package):
+    slow = PLUGIN.format(package=package.name, cls="Jump", name="jump")
+    (package / "jump.py").write_text(f"import time\ntime.sleep(0.2)\n{slow}")
+    found = plugins(package)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: found.names(), range(4))) == [["hmm", "jump"]] * 4
 
 
 def test_only_the_named_modules_are_imported_where_some_are_named(package):
