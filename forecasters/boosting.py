@@ -1,11 +1,13 @@
 """Gradient-boosted trees: XGBoost, LightGBM, CatBoost. They read the newest row of a window.
 
 All three are stopped by the validation rows, keep the trees up to the best round, and are saved in the own
-format of their library, which none of them runs code to read.
+format of their library, which none of them runs code to read. For quantiles of the return, where these are
+asked for, XGBoost and LightGBM grow trees of their own.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +17,7 @@ from compute.workers import n_cores
 from configs.load import Config, ConfigError
 from forecasters.array_forecaster import shares
 from forecasters.forecaster import FORECASTERS, N_CLASSES, Forecaster, Told, read_forecaster, write_forecaster
+from forecasters.quantiles import Levels, column, returns_of
 from forecasters.windows import Examples
 from market.table import DataError
 
@@ -37,7 +40,15 @@ class BoostingConfig(Config):
     threads: int | None = Field(None, ge=1, le=1024, description="Threads; by default one per core.")
 
 
-class XGBoostConfig(BoostingConfig):
+class QuantileBoostingConfig(BoostingConfig):
+    """Boosted trees that can have quantiles."""
+
+    quantiles: Levels = Field(
+        (), description="Levels of the return's quantiles to grow trees for beside the classes; none."
+    )
+
+
+class XGBoostConfig(QuantileBoostingConfig):
     """Settings of ``xgboost``."""
 
     min_child_weight: float = Field(
@@ -54,29 +65,38 @@ class XGBoost(Forecaster):
     """
 
     Config = XGBoostConfig
-    FILE = "trees.ubj"
+    FILE, QUANTILES = "trees.ubj", "quantiles.ubj"
     booster: Any
+    #: Of all quantiles together; None without any.
+    quantile_booster: Any = None
 
     def fit(self, train: Examples, validation: Examples, *, seed: int, told: Told | None = None) -> Self:
         """Grow trees until the validation gets no better."""
+        levels = self.config.quantiles
+        classes = {"objective": "multi:softprob", "num_class": N_CLASSES, "eval_metric": "mlogloss"}
+        turns = _in_turn(told, 1 + bool(levels))
+        self.booster = self._grown(classes, _of_classes(train), _of_classes(validation), seed, turns[0])
+        if levels:
+            quantiles = {"objective": "reg:quantileerror", "quantile_alpha": np.array(levels)}
+            data = (_of_returns("xgboost", *one) for one in (("training", train), ("validation", validation)))
+            self.quantile_booster = self._grown(quantiles, *data, seed, turns[1])
+        return self
+
+    def _grown(
+        self, objective: dict[str, Any], train: "_Data", validation: "_Data", seed: int, told: Told | None
+    ) -> Any:
         xgboost = _xgboost()
         config = self.config
-        learn = xgboost.QuantileDMatrix(
-            train.tabular(), train.target, weight=train.weight, max_bin=config.bins, nthread=_threads(config)
-        )
-        watched = [] if not len(validation) else [
+        sorting = {"max_bin": config.bins, "nthread": _threads(config)}
+        learn = xgboost.QuantileDMatrix(*train[:2], weight=train.weight, **sorting)
+        watched = [] if not len(validation.x) else [
             (
-                xgboost.QuantileDMatrix(
-                    validation.tabular(), validation.target, weight=validation.weight, ref=learn,
-                    max_bin=config.bins, nthread=_threads(config),
-                ),
+                xgboost.QuantileDMatrix(*validation[:2], weight=validation.weight, ref=learn, **sorting),
                 "validation",
             )
         ]  # fmt: skip
         parameters = {
-            "objective": "multi:softprob",
-            "num_class": N_CLASSES,
-            "eval_metric": "mlogloss",
+            **objective,
             "tree_method": "hist",
             "max_bin": config.bins,
             "eta": config.learning_rate,
@@ -99,13 +119,21 @@ class XGBoost(Forecaster):
             verbose_eval=False,
             callbacks=[_xgboost_told(xgboost, told, config.rounds)] if told else None,
         )
-        self.booster = booster[: booster.best_iteration + 1] if watched else booster
-        return self
+        return booster[: booster.best_iteration + 1] if watched else booster
 
     def predict(self, windows: np.ndarray) -> np.ndarray:
         """Return probabilities."""
         found = self.booster.inplace_predict(np.ascontiguousarray(windows[:, -1])) if len(windows) else ()
         return _summing_to_one(found)
+
+    def quantiles(self, windows: np.ndarray) -> np.ndarray | None:
+        """Return quantiles of the return, float64 (m, q), or None without the setting."""
+        if not self.config.quantiles:
+            return None
+        if not len(windows):
+            return np.empty((0, len(self.config.quantiles)))
+        found = self.quantile_booster.inplace_predict(np.ascontiguousarray(windows[:, -1]))
+        return _rising(np.asarray(found, np.float64).reshape(len(windows), -1))
 
     def importances(self) -> np.ndarray:
         """Return the share of each column in the gain of all splits."""
@@ -119,8 +147,12 @@ class XGBoost(Forecaster):
         """Write the trees."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.booster.save_model(folder / self.FILE)
-        write_forecaster(folder, "xgboost", self.config, files=(self.FILE,))
+        files = {self.FILE: self.booster}
+        if self.config.quantiles:
+            files[self.QUANTILES] = self.quantile_booster
+        for file, booster in files.items():
+            booster.save_model(folder / file)
+        write_forecaster(folder, "xgboost", self.config, files=tuple(files))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -128,15 +160,22 @@ class XGBoost(Forecaster):
         xgboost = _xgboost()
         saved = read_forecaster(folder, "xgboost")
         found = cls(saved.config(cls.Config))
-        found.booster = xgboost.Booster({"nthread": _threads(found.config)})
-        try:
-            found.booster.load_model(Path(folder) / cls.FILE)
-        except xgboost.core.XGBoostError as error:
-            raise DataError(f"{Path(folder) / cls.FILE}: holds no trees of XGBoost") from error
+
+        def read(file: str) -> Any:
+            booster = xgboost.Booster({"nthread": _threads(found.config)})
+            try:
+                booster.load_model(Path(folder) / file)
+            except xgboost.core.XGBoostError as error:
+                raise DataError(f"{Path(folder) / file}: holds no trees of XGBoost") from error
+            return booster
+
+        found.booster = read(cls.FILE)
+        if found.config.quantiles:
+            found.quantile_booster = read(cls.QUANTILES)
         return found
 
 
-class LightGBMConfig(BoostingConfig):
+class LightGBMConfig(QuantileBoostingConfig):
     """Settings of ``lightgbm``."""
 
     leaves: int = Field(15, ge=2, le=4096, description="Most leaves of a tree.")
@@ -153,16 +192,35 @@ class LightGBM(Forecaster):
     Config = LightGBMConfig
     FILE = "trees.txt"
     booster: Any
+    #: One per quantile.
+    quantile_boosters: Sequence[Any] = ()
 
     def fit(self, train: Examples, validation: Examples, *, seed: int, told: Told | None = None) -> Self:
         """Grow trees until the validation gets no better."""
+        levels = self.config.quantiles
+        classes = {"objective": "multiclass", "num_class": N_CLASSES, "metric": "multi_logloss"}
+        turns = _in_turn(told, 1 + len(levels))
+        self.booster = self._grown(classes, _of_classes(train), _of_classes(validation), seed, turns[0])
+        if levels:
+            data = [
+                _of_returns("lightgbm", *one) for one in (("training", train), ("validation", validation))
+            ]
+            self.quantile_boosters = [
+                self._grown(
+                    {"objective": "quantile", "metric": "quantile", "alpha": level}, *data, seed, turn
+                )
+                for level, turn in zip(levels, turns[1:], strict=True)
+            ]
+        return self
+
+    def _grown(
+        self, objective: dict[str, Any], train: "_Data", validation: "_Data", seed: int, told: Told | None
+    ) -> Any:
         lightgbm = _lightgbm()
         config = self.config
         root = int(stream(seed, "lightgbm").integers(2**31))
         parameters = {
-            "objective": "multiclass",
-            "num_class": N_CLASSES,
-            "metric": "multi_logloss",
+            **objective,
             "learning_rate": config.learning_rate,
             "max_depth": config.max_depth,
             "num_leaves": config.leaves,
@@ -179,18 +237,17 @@ class LightGBM(Forecaster):
             "force_row_wise": True,
             "verbosity": -1,
         }
-        learn = lightgbm.Dataset(train.tabular(), train.target, weight=train.weight, params=parameters)
+        learn = lightgbm.Dataset(*train[:2], weight=train.weight, params=parameters)
         watched, callbacks = [], []
-        if len(validation):
-            watched = [learn.create_valid(validation.tabular(), validation.target, weight=validation.weight)]
+        if len(validation.x):
+            watched = [learn.create_valid(*validation[:2], weight=validation.weight)]
             callbacks.append(lightgbm.early_stopping(config.patience, verbose=False))
         if told:
             callbacks.append(_lightgbm_told(told, config.rounds))
         booster = lightgbm.train(parameters, learn, config.rounds, valid_sets=watched, callbacks=callbacks)
         best = booster.best_iteration if watched else booster.current_iteration()
         # By way of its text: what is saved later is what answers now.
-        self.booster = lightgbm.Booster(model_str=booster.model_to_string(num_iteration=best))
-        return self
+        return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=best))
 
     def predict(self, windows: np.ndarray) -> np.ndarray:
         """Return probabilities."""
@@ -198,6 +255,17 @@ class LightGBM(Forecaster):
             return _summing_to_one(())
         return _summing_to_one(
             self.booster.predict(np.ascontiguousarray(windows[:, -1]), num_threads=_threads(self.config))
+        )
+
+    def quantiles(self, windows: np.ndarray) -> np.ndarray | None:
+        """Return quantiles of the return, float64 (m, q), or None without the setting."""
+        if not self.config.quantiles:
+            return None
+        if not len(windows):
+            return np.empty((0, len(self.config.quantiles)))
+        x, threads = np.ascontiguousarray(windows[:, -1]), _threads(self.config)
+        return _rising(
+            np.column_stack([one.predict(x, num_threads=threads) for one in self.quantile_boosters])
         )
 
     def importances(self) -> np.ndarray:
@@ -208,8 +276,14 @@ class LightGBM(Forecaster):
         """Write the trees."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / self.FILE).write_text(self.booster.model_to_string(), encoding="utf-8")
-        write_forecaster(folder, "lightgbm", self.config, files=(self.FILE,))
+        files = dict(zip(self._files(self.config), (self.booster, *self.quantile_boosters), strict=True))
+        for file, booster in files.items():
+            (folder / file).write_text(booster.model_to_string(), encoding="utf-8")
+        write_forecaster(folder, "lightgbm", self.config, files=tuple(files))
+
+    @classmethod
+    def _files(cls, config: LightGBMConfig) -> tuple[str, ...]:
+        return (cls.FILE, *(f"{column(level)}.txt" for level in config.quantiles))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -217,11 +291,14 @@ class LightGBM(Forecaster):
         lightgbm = _lightgbm()
         saved = read_forecaster(folder, "lightgbm")
         found = cls(saved.config(cls.Config))
-        text = (Path(folder) / cls.FILE).read_text(encoding="utf-8")
-        try:
-            found.booster = lightgbm.Booster(model_str=text)
-        except lightgbm.basic.LightGBMError as error:
-            raise DataError(f"{Path(folder) / cls.FILE}: holds no trees of LightGBM") from error
+
+        def read(file: str) -> Any:
+            try:
+                return lightgbm.Booster(model_str=(Path(folder) / file).read_text(encoding="utf-8"))
+            except (lightgbm.basic.LightGBMError, OSError) as error:
+                raise DataError(f"{Path(folder) / file}: holds no trees of LightGBM") from error
+
+        found.booster, *found.quantile_boosters = [read(file) for file in cls._files(found.config)]
         return found
 
 
@@ -302,6 +379,34 @@ class CatBoost(Forecaster):
         except catboost.CatBoostError as error:
             raise DataError(f"{Path(folder) / cls.FILE}: holds no trees of CatBoost") from error
         return found
+
+
+class _Data(NamedTuple):
+    # What trees are grown on: columns (m, k), what they are to foretell (m,), and what each row counts.
+    x: np.ndarray
+    wanted: np.ndarray
+    weight: np.ndarray | None
+
+
+def _of_classes(examples: Examples) -> _Data:
+    return _Data(examples.tabular(), examples.target, examples.weight)
+
+
+def _of_returns(name: str, what: str, examples: Examples) -> _Data:
+    return _Data(examples.tabular(), returns_of(examples, name, what), examples.ret_weight)
+
+
+def _in_turn(told: Told | None, n: int) -> list[Told | None]:
+    # One after the other: of n, each tells of its share in the whole.
+    if told is None:
+        return [None] * n
+    return [lambda share, line, i=i: told((i + share) / n, line) for i in range(n)]
+
+
+def _rising(quantiles: np.ndarray) -> np.ndarray:
+    # Trees that were grown for one level know nothing of the others, and may cross; put in order they are no
+    # worse. Source: Chernozhukov et al. (2010), "Quantile and probability curves without crossing".
+    return np.sort(quantiles, axis=1)
 
 
 def _xgboost() -> Any:

@@ -12,7 +12,8 @@ import numpy as np
 
 from forecasters.calibration import Calibration
 from forecasters.forecaster import Forecaster, checked, load_forecaster, saved_name
-from forecasters.measures import decided
+from forecasters.measures import with_thresholds
+from forecasters.quantiles import checked_quantiles
 from forecasters.windows import CLASSES, Examples, examples_of
 from market.saved import read_saved, write_saved
 from market.scaling import Scaler
@@ -44,6 +45,8 @@ class FittedForecaster:
         What is foretold, for example ``triple_barrier_4h``.
     feature_version : str
         Of the feature pipeline.
+    thresholds : tuple of float (2,)
+        By how much the probabilities of down and up must exceed their share before they are decided.
     """
 
     forecaster: Forecaster
@@ -54,6 +57,7 @@ class FittedForecaster:
     interval_ns: int
     label: str
     feature_version: str
+    thresholds: tuple[float, float] = (0.0, 0.0)
 
     def answers(self, features: Table, rows: slice) -> np.ndarray:
         """Return calibrated probabilities of rows, float64 (j, 3); NaN where a row has no whole window.
@@ -70,19 +74,27 @@ class FittedForecaster:
             If one of the rows is no later than what the forecaster has seen, or the features are computed in
             another way than those it was fitted on.
         """
+        found = self._examples(features, rows)
+        return over(rows, found, self.of_examples(found))
+
+    def quantiles(self, features: Table, rows: slice) -> np.ndarray | None:
+        """Return quantiles of the label's return, float64 (j, q), or None where the forecaster has none.
+
+        Parameters and errors are those of :meth:`answers`; the levels are ``forecaster.levels``.
+        """
+        found = self._examples(features, rows)
+        quantiles = raw_quantiles(self.forecaster, found)
+        return None if quantiles is None else over(rows, found, quantiles)
+
+    def _examples(self, features: Table, rows: slice) -> Examples:
         version = getattr(features, "version", self.feature_version)
         if version != self.feature_version:
             raise DataError(
                 f"the forecaster was fitted on features {self.feature_version}; these are {version}"
             )
         self.require_unseen(features.time[rows])
-        table = features[: rows.stop]
-        found = examples_of(
-            table, None, rows, self.forecaster.lookback, self.scaler, interval_ns=self.interval_ns
-        )
-        answers = np.full((rows.stop - rows.start, len(CLASSES)), np.nan)
-        answers[found.rows - rows.start] = self.of_examples(found)
-        return answers
+        table, lookback = features[: rows.stop], self.forecaster.lookback
+        return examples_of(table, None, rows, lookback, self.scaler, interval_ns=self.interval_ns)
 
     def of_examples(self, examples: Examples) -> np.ndarray:
         """Return calibrated probabilities of scaled examples, float64 (m, 3)."""
@@ -90,7 +102,8 @@ class FittedForecaster:
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the class of each row, int8 (m,)."""
-        return decided(probabilities, None if self.prior is None else np.array(self.prior))
+        prior = None if self.prior is None else np.array(self.prior)
+        return with_thresholds(probabilities, prior, self.thresholds)
 
     def require_unseen(self, time: np.ndarray) -> None:
         """Refuse times that are not after everything that has been seen."""
@@ -115,6 +128,7 @@ class FittedForecaster:
             "interval_ns": int(self.interval_ns),
             "label": self.label,
             "feature_version": self.feature_version,
+            "thresholds": list(self.thresholds),
         }
         write_saved(folder / DOCUMENT, document)
 
@@ -131,7 +145,7 @@ class FittedForecaster:
         path = folder / DOCUMENT
         types = {
             "format": int, "forecaster": str, "calibration": dict, "prior": (list, type(None)),
-            "trained_through": int, "interval_ns": int, "label": str, "feature_version": str,
+            "trained_through": int, "interval_ns": int, "label": str, "feature_version": str, "thresholds": list,
         }  # fmt: skip
         document = read_saved(path, "fitted forecaster", types)
         if document["format"] != FORMAT:
@@ -144,6 +158,10 @@ class FittedForecaster:
             and all(isinstance(one, float | int) and 0.0 < one <= 1.0 for one in prior)
         ):
             raise DataError(f"{path}: prior is {prior}; it must hold the shares of three classes")
+        thresholds = document["thresholds"]
+        sound = [isinstance(one, float | int) and 0 <= one <= 1 for one in thresholds]
+        if len(thresholds) != 2 or not all(sound):
+            raise DataError(f"{path}: thresholds is {thresholds}; it must be those of down and up, 0..1")
         return cls(
             load_forecaster(folder / MODEL),
             Scaler.load(folder / SCALER),
@@ -153,6 +171,7 @@ class FittedForecaster:
             document["interval_ns"],
             document["label"],
             document["feature_version"],
+            tuple(thresholds),
         )
 
 
@@ -162,4 +181,26 @@ def raw_answers(forecaster: Forecaster, examples: Examples) -> np.ndarray:
     for start in range(0, len(examples), BATCH):
         some = examples.windows(slice(start, start + BATCH))
         found[start : start + BATCH] = checked(forecaster.predict(some), len(some), type(forecaster).__name__)
+    return found
+
+
+def raw_quantiles(forecaster: Forecaster, examples: Examples) -> np.ndarray | None:
+    """Return the quantiles of a forecaster, float64 (m, q), in batches as the answers; None without any."""
+    levels = forecaster.levels
+    if not levels:
+        return None
+    found = np.empty((len(examples), len(levels)))
+    for start in range(0, len(examples), BATCH):
+        some = examples.windows(slice(start, start + BATCH))
+        answered = forecaster.quantiles(some)
+        found[start : start + BATCH] = checked_quantiles(
+            answered, len(some), levels, type(forecaster).__name__
+        )
+    return found
+
+
+def over(rows: slice, examples: Examples, answers: np.ndarray) -> np.ndarray:
+    """Return the answers to examples as float64 (j, …), one per row; NaN where a row is no example."""
+    found = np.full((rows.stop - rows.start, *answers.shape[1:]), np.nan)
+    found[examples.rows - rows.start] = answers
     return found

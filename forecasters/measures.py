@@ -35,6 +35,29 @@ def decided(probabilities: np.ndarray, prior: np.ndarray | None = None) -> np.nd
     return found
 
 
+def with_thresholds(
+    probabilities: np.ndarray, prior: np.ndarray | None, thresholds: tuple[float, float]
+) -> np.ndarray:
+    """Return the class of each row, int8 (m,): down or up only where it is likely enough.
+
+    Parameters
+    ----------
+    probabilities : float64 (m, 3)
+        A row that is not known is decided as none.
+    prior : float64 (3,), optional
+        Share of each class in general, as of :func:`decided`; without it, a third each.
+    thresholds : tuple of float (2,)
+        By how much the probabilities of down and of up must exceed that share; 0 asks nothing.
+    """
+    found = decided(probabilities, prior)
+    shares = np.full(len(CLASSES), 1.0 / len(CLASSES)) if prior is None else prior
+    for one, threshold in zip((0, len(CLASSES) - 1), thresholds, strict=True):
+        if threshold > 0.0:
+            # A row without probabilities is decided as none already, and NaN is below nothing.
+            found[(found == one) & (probabilities[:, one] < shares[one] + threshold)] = CLASSES.index("none")
+    return found
+
+
 def measured(
     probabilities: np.ndarray, decision: np.ndarray, target: np.ndarray, ret: np.ndarray
 ) -> dict[str, Any]:

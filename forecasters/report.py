@@ -8,11 +8,12 @@ import numpy as np
 from compute.seeds import stream
 from experiments.page import UNDEFINED, Grid, decimal, percent, whole
 from forecasters.measures import f1_lead, measured
+from forecasters.quantiles import quantile_figures
 from forecasters.settings import ForecastConfig
 from forecasters.training import Fold, Ground
 from forecasters.windows import CLASSES
-from market.features.quality import TOO_GOOD
 from market.sources.selection import Selection
+from market.suspicion import suspicious
 from market.table import utc
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 JSON, MARKDOWN = "report.json", "report.md"
 SHOWN = 15  # columns by importance
-#: A column with more of the importance than this, and a rank correlation with the label's return that is too
-#: good to be true: does it know the future?
-SUSPICIOUS = 0.3
 SIGNIFICANT = 0.05
 
 ON_SCREEN = ("f1_macro", "balanced_accuracy", "log_loss", "brier", "information_coefficient", "hit_rate")
@@ -90,35 +88,18 @@ def figures(
             },
         },
         "pooled": {name: measured(answers[name], decisions[name], target, ret) for name in names},
+        "quantiles": {name: _quantiles(ground, folds, name) for name in folds[0].levels},
         "leads": leads,
         "leads_all": bool(leads) and all(one["p"] < SIGNIFICANT for one in leads.values()),
         "folds": [_fold(ground, fold) for fold in folds],
         "importances": importances,
-        "suspicious": suspicious(ground, rows, importances),
+        "suspicious": [
+            {"column": one.name, "reason": str(one)}
+            for one in suspicious(
+                ground.features, ground.labels.ret, importances, rows, ground.labels.horizon
+            )
+        ],
     }
-
-
-def suspicious(ground: Ground, rows: np.ndarray, importances: Mapping[str, float]) -> list[str]:
-    """Return columns that carry much of a model and are closer to the return than the past can be.
-
-    Parameters
-    ----------
-    ground : Ground
-    rows : int64 (m,)
-        Rows with a label, out of fold.
-    importances : mapping of str to float
-    """
-    from scipy.stats import rankdata
-
-    found = []
-    for name, share in importances.items():
-        column = ground.features.column(name)[rows]
-        known = ~np.isnan(column)
-        if share > SUSPICIOUS and known.sum() > 2 and np.ptp(column[known]) > 0.0:
-            ranks = rankdata(column[known]), rankdata(ground.labels.ret[rows][known])
-            if abs(np.corrcoef(*ranks)[0, 1]) > TOO_GOOD:
-                found.append(name)
-    return found
 
 
 def grid(name: str, table: Mapping[str, Mapping[str, Any]], title: str) -> Grid:
@@ -162,6 +143,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         )
         lead = Grid("leads", ("F1 macro against", "lead", "5 %", "95 %", "p"), rows)
         lines += ["## Against the baselines", "", *_table(lead), ""]
+    lines += _quantile_lines(found)
     by_fold = {f"{fold['number']}: {fold['test'][0][:10]}": fold["figures"][model] for fold in found["folds"]}
     lines += ["## Folds", "", *_table(grid("folds", by_fold, "")), ""]
     rows = tuple(
@@ -176,6 +158,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     )
     heads = ("fold", "trained through", "test from", "fitted on", "validated on", "answered", "columns")
     lines += ["## What each fold knew", "", *_table(Grid("knew", heads, rows)), ""]
+    lines += _selection_lines(found)
     if found["importances"]:
         rows = tuple(
             (name, percent(share, signed=False)) for name, share in list(found["importances"].items())[:SHOWN]
@@ -203,11 +186,7 @@ def verdict(found: Mapping[str, Any]) -> str:
 def warnings(found: Mapping[str, Any]) -> list[str]:
     """Return what speaks against the figures, one sentence each."""
     said = list(found["data"]["warnings"])
-    if found["suspicious"]:
-        said.append(
-            f"Too good to be true, does it know the future? {', '.join(found['suspicious'])}: more than "
-            f"{SUSPICIOUS:.0%} of the importance, and a rank correlation with the return beyond {TOO_GOOD:g}"
-        )
+    said += [one["reason"] for one in found["suspicious"]]
     dropped = sorted({name for fold in found["folds"] for name in fold["dropped"].get("seldom known", ())})
     if dropped:
         said.append(f"Seldom known, and left out in some folds: {', '.join(dropped)}")
@@ -241,6 +220,62 @@ def _judged(ground: Ground, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
 
 def _pooled(ground: Ground, folds: Sequence[Fold], name: str, what: str) -> np.ndarray:
     return np.concatenate([getattr(fold, what)[name][_judged(ground, fold)[1]] for fold in folds])
+
+
+def _selection_lines(found: Mapping[str, Any]) -> list[str]:
+    kept = [set(fold["selection"]["scores"]) for fold in found["folds"] if "selection" in fold]
+    if not kept:
+        return []
+    always = sorted(set.intersection(*kept))
+    how = found["learning"]["selection"]["by"].replace("_", " ")
+    return [
+        f"Columns were selected by {how} in each fold, on the rows it was fitted on. {len(set.union(*kept))} "
+        f"were kept in some fold, {len(always)} in every one{': ' if always else ''}{', '.join(always)}.",
+        "",
+    ]
+
+
+def _quantiles(ground: Ground, folds: Sequence[Fold], name: str) -> dict[str, Any]:
+    levels, labels, constant = folds[0].levels[name], ground.labels, []
+    for fold in folds:
+        fit = slice(*fold.told["rows"]["fit"])
+        plain = np.quantile(labels.ret[fit][labels.known[fit]], levels)
+        constant.append(np.tile(plain, (_judged(ground, fold)[0].size, 1)))
+    rows = np.concatenate([_judged(ground, fold)[0] for fold in folds])
+    found = _pooled(ground, folds, name, "quantiles")
+    return quantile_figures(found, np.concatenate(constant), labels.ret[rows], levels)
+
+
+def _quantile_lines(found: Mapping[str, Any]) -> list[str]:
+    rows = tuple(
+        (
+            name,
+            percent(one["level"], signed=False),
+            percent(one["coverage"], signed=False),
+            *(percent(one[key], 3, signed=False) for key in ("pinball", "constant")),
+            UNDEFINED if one["skill"] is None else percent(one["skill"]),
+        )
+        for name, figures in found["quantiles"].items()
+        for one in figures["levels"].values()
+    )
+    if not rows:
+        return []
+    heads = ("", "level", "returns below", "pinball loss", "of constant ones", "skill")
+    within = "; ".join(
+        f"{name}: {percent(one['within'], signed=False)} of the returns lie between its outer quantiles, "
+        f"{percent(one['expected'], signed=False)} should"
+        for name, one in found["quantiles"].items()
+        if one["rows"]
+    )
+    return [
+        "## Quantiles of the return",
+        "",
+        *_table(Grid("quantiles", heads, rows)),
+        "",
+        f"{within}. Constant quantiles are those of the returns that a fold was fitted on; the skill is the "
+        f"share of their pinball loss that the forecaster saves.",
+        "",
+    ]
 
 
 def _fold(ground: Ground, fold: Fold) -> dict[str, Any]:

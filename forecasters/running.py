@@ -15,6 +15,7 @@ from experiments.runs import Run, code_version, latest, library_versions
 from forecasters import report
 from forecasters.fitted import FittedForecaster
 from forecasters.forecaster import FORECASTERS, new_forecaster, plugin_config
+from forecasters.quantiles import column
 from forecasters.settings import ForecastConfig
 from forecasters.training import Fold, Ground, fit_fold, folds_of, prepare
 from ga.checkpoint import Checkpoints
@@ -26,8 +27,8 @@ COMMAND = "forecast"
 MODELS = "models"
 
 
-def train_run(config: ForecastConfig, console: Console) -> Path:
-    """Train, measure, print and save; return the folder of the run.
+def train_run(config: ForecastConfig, console: Console, show: bool = True) -> Path:
+    """Train, measure, print (with ``show``) and save; return the folder of the run.
 
     Raises
     ------
@@ -38,10 +39,10 @@ def train_run(config: ForecastConfig, console: Console) -> Path:
     run = Run.open(config.runs, COMMAND, config.model.name)
     run.write_config(config)
     console.print(f"Run {run.id}, seed {config.seed}")
-    return _complete(run, config, ground, selection, splits, console)
+    return _complete(run, config, ground, selection, splits, console, show)
 
 
-def resume_run(runs: str, name: str, console: Console) -> Path:
+def resume_run(runs: str, name: str, console: Console, show: bool = True) -> Path:
     """Go on with a run that was stopped or killed, as if it had never been; return its folder.
 
     Raises
@@ -58,7 +59,7 @@ def resume_run(runs: str, name: str, console: Console) -> Path:
     ground, selection, splits = _read(config, console)
     run.remove_drafts()
     console.print(f"Going on with run {run.id}, seed {config.seed}")
-    return _complete(run, config, ground, selection, splits, console)
+    return _complete(run, config, ground, selection, splits, console, show)
 
 
 def load_fold(folder: str | Path, number: int = -1) -> FittedForecaster:
@@ -96,6 +97,7 @@ def _complete(
     selection: Selection,
     splits: tuple[Split, ...],
     console: Console,
+    show: bool,
 ) -> Path:
     data = {"bars": ground.bars.fingerprint(), "examples": fingerprint(ground)}
     run.write_manifest(data=data, seeds={"root": config.seed})
@@ -126,7 +128,8 @@ def _complete(
             rows={f"fold {fold.number + 1}": [fold.test.start, fold.test.stop] for fold in folds},
         )
         run.write_json(report.JSON, found)  # last: it says that the run is finished
-    report.show(console, found)
+    if show:
+        report.show(console, found)
     console.print(f"Predictions, models and report: {run.folder}", soft_wrap=True)
     return run.folder
 
@@ -196,6 +199,12 @@ def _write_predictions(run: Run, name: str, ground: Ground, folds: list[Fold]) -
         **{
             f"p_{one}": where_known(answers[:, i], pa.float64(), unanswered)
             for i, one in enumerate(report.CLASSES)
+        },
+        **{
+            column(level): where_known(
+                np.concatenate([fold.quantiles[name][:, i] for fold in folds]), pa.float64(), unanswered
+            )
+            for i, level in enumerate(folds[0].levels.get(name, ()))
         },
         "decision": where_known(decision, pa.int8(), unanswered),
         "label": where_known(labels.value[rows], pa.int8()),

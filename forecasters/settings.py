@@ -32,6 +32,30 @@ class ScheduleConfig(Config):
     latest: int | None = Field(None, ge=1, description="Only the latest so many spans; by default all.")
 
 
+class SelectionConfig(Config):
+    """Which columns are read, chosen anew in each fold on the rows it is fitted on."""
+
+    by: Literal["none", "importance", "mutual_information", "correlation"] = Field(
+        "none",
+        description="Score of a column: its importance to a forest, its mutual information with the class, "
+        "or its rank correlation with the return; none reads all columns.",
+    )
+    keep: int = Field(60, ge=1, le=100_000, description="Most columns to keep.")
+    redundant: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="Of columns with a rank correlation beyond this, the one with the better score is kept.",
+    )
+
+
+class ThresholdsConfig(Config):
+    """By how much the probability of a direction must exceed its share before it is decided."""
+
+    down: float = Field(0.0, ge=0, le=1, description="For down; 0 asks nothing.")
+    up: float = Field(0.0, ge=0, le=1, description="For up.")
+
+
 class LearningConfig(Config):
     """What examples count, and what becomes of the answers."""
 
@@ -46,6 +70,16 @@ class LearningConfig(Config):
         "balanced",
         description="The class most likely against its share of the validation rows, or simply most likely.",
     )
+    thresholds: ThresholdsConfig = ThresholdsConfig()
+    selection: SelectionConfig = Field(
+        SelectionConfig(),
+        description="Which columns are read; the name of a score alone stands for its rest.",
+    )
+
+    @field_validator("selection", mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        return {"by": value} if isinstance(value, str) else value
 
 
 class ForecastConfig(Config):

@@ -13,10 +13,10 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from forecasters.forecaster import (
     read_forecaster,
     write_forecaster,
 )
+from forecasters.quantiles import pinball, returns_of
 from forecasters.windows import Examples
 from market.table import DataError
 
@@ -46,6 +47,8 @@ _AT_ONCE = 512
 _EXPLAINED = 512
 #: A class that no training example has still gets this share.
 _LEAST_SHARE = 1e-4
+#: Quantiles of the training returns that are closer than this, in mean sizes of a return, are moved apart.
+_LEAST_GAP = 1e-3
 # The generator that PyTorch draws first weights and dropout from is one for the whole process.
 _FITTING = threading.RLock()
 
@@ -88,7 +91,8 @@ class NetworkForecaster(Forecaster):
     story : mapping
         What ``fit`` saw: ``train_loss`` of each epoch, ``validation_loss`` before the first and after each,
         the ``epoch`` whose weights were kept (0: those before the first, the shares of the classes).
-        Losses are weighted means of the log loss, nats.
+        Losses are weighted means of the log loss, nats; with quantiles, their mean pinball loss is added:
+        1 where they are no better than those of all training returns.
     """
 
     #: In ``FORECASTERS``.
@@ -105,6 +109,9 @@ class NetworkForecaster(Forecaster):
 
     def body(self, columns: tuple[str, ...]) -> nn.Module:
         """Return a new network: float32 windows (m, lookback, k) to (m, 3), zeros as long as it is new.
+
+        With the setting ``quantiles`` it answers (m, 3 + q): what follows the classes moves the lowest
+        quantile, and widens the distance of each further one from the one below it.
 
         The last layer of each path is passed through :func:`silent`. Each window must be answered by itself:
         nothing in it may mix rows of a batch, as batch normalization does.
@@ -143,10 +150,10 @@ class NetworkForecaster(Forecaster):
             raise DataError(f"forecaster {self.name}: training and validation have different columns")
         with _FITTING, _one_thread(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(seed, "forecaster", self.name, "torch").integers(2**62)))
-            network = _Answer(self.body(train.names), _shares(train))
+            network = _Answer(self.body(train.names), _Known.of(train, self.levels))
             order = stream(seed, "forecaster", self.name, "order")
             story = learn(network, train, validation, self.config, order, f"forecaster {self.name}", told)
-            importances = _importances(network, train)
+            importances = self.explained(network, train) if story["epoch"] else None
         self._network, self.columns, self.story = network, train.names, story
         self._importances = importances
         return self
@@ -161,6 +168,23 @@ class NetworkForecaster(Forecaster):
         ValueError
             If the forecaster is not fitted, or the windows have another shape.
         """
+        return self._answered(windows, N_CLASSES, lambda network, some: network(some).double().softmax(dim=1))
+
+    def quantiles(self, windows: np.ndarray) -> np.ndarray | None:
+        """Return quantiles of the label's return: float64 (m, q); None without the setting ``quantiles``.
+
+        Raises
+        ------
+        DataError, ValueError
+            As :meth:`predict`.
+        """
+        if not self.levels:
+            return None
+        return self._answered(windows, len(self.levels), lambda network, some: network.quantiles(some))
+
+    def _answered(
+        self, windows: np.ndarray, columns: int, answer: Callable[[nn.Module, Tensor], Tensor]
+    ) -> np.ndarray:
         network, wanted = self.network, (self.lookback, len(self.columns))
         if windows.ndim != 3 or windows.shape[1:] != wanted:
             raise ValueError(
@@ -168,12 +192,12 @@ class NetworkForecaster(Forecaster):
             )
         if not np.isfinite(windows).all():
             raise DataError(f"forecaster {self.name}: a window holds a value that is not finite")
-        out = np.empty((len(windows), N_CLASSES))
+        out = np.empty((len(windows), columns))
         with _one_thread(), torch.inference_mode():
             for begin in range(0, len(windows), _AT_ONCE):
                 some = slice(begin, begin + _AT_ONCE)
                 piece = torch.tensor(np.ascontiguousarray(windows[some], np.float32))
-                out[some] = network(piece).double().softmax(dim=1).numpy()
+                out[some] = answer(network, piece).numpy()
         return out
 
     def importances(self) -> np.ndarray | None:
@@ -187,6 +211,20 @@ class NetworkForecaster(Forecaster):
         differences, section 3.1 (gradient times input).
         """
         return None if self._importances is None else self._importances.copy()
+
+    def explained(self, network: nn.Module, examples: Examples) -> np.ndarray | None:
+        """Return what :meth:`importances` answers, taken from a network that has just learned.
+
+        A network that has a better account of its columns says so here; ``network.body`` is what
+        :meth:`body` returned.
+        """
+        windows = explained_windows(examples).requires_grad_()
+        some = _explained_rows(examples)
+        wanted = torch.tensor(examples.target[some], dtype=torch.int64)
+        loss = functional.cross_entropy(network(windows), wanted, reduction="sum")
+        (slope,) = torch.autograd.grad(loss, windows)
+        found = (slope * windows).detach().abs().sum(dim=(0, 1)).numpy().astype(np.float64)
+        return found / found.sum() if found.sum() > 0.0 else None
 
     def save(self, folder: str | Path) -> None:
         """Write ``weights.safetensors`` and ``forecaster.json``, which names its digest."""
@@ -230,7 +268,7 @@ class NetworkForecaster(Forecaster):
         new = cls(saved.config(cls.Config))
         new.columns, new.story = tuple(saved.state["columns"]), saved.state["story"]
         with _FITTING, torch.random.fork_rng(devices=[]):
-            network = _Answer(new.body(new.columns), np.full(N_CLASSES, 1.0 / N_CLASSES))
+            network = _Answer(new.body(new.columns), _Known.nothing(new.levels))
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:
@@ -245,7 +283,7 @@ class NetworkForecaster(Forecaster):
 
 
 def learn(
-    network: nn.Module,
+    network: "_Answer",
     train: Examples,
     validation: Examples,
     config: NetworkConfig,
@@ -265,8 +303,8 @@ def learn(
 
     Parameters
     ----------
-    network : Module
-        Windows float32 (m, lookback, k) to logits (m, 3).
+    network : _Answer
+        Windows float32 (m, lookback, k) to logits (m, 3), and to quantiles where there are levels.
     train, validation : Examples
         With targets.
     config : NetworkConfig
@@ -287,7 +325,7 @@ def learn(
     ConfigError
         If a loss is infinite or no number.
     """
-    wanted, weight = _wanted(train)
+    wanted = _Wanted.of(train)
     decaying = [part for part in network.parameters() if part.ndim > 1]
     others = [part for part in network.parameters() if part.ndim <= 1]
     groups = [{"params": decaying, "weight_decay": config.weight_decay}, {"params": others}]
@@ -305,8 +343,7 @@ def learn(
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * min(1.0, step / max(config.warmup_steps, 1))
             some = torch.from_numpy(piece)
-            logits = network(torch.from_numpy(train.windows(piece)))
-            loss = (functional.cross_entropy(logits, wanted[some], reduction="none") * weight[some]).mean()
+            loss = _losses(network, torch.from_numpy(train.windows(piece)), wanted, some).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), config.max_gradient)
@@ -341,22 +378,67 @@ def silent(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-class _Answer(nn.Module):
-    # A body's answer on top of what is known without looking: the share of each class.
+class _Known(NamedTuple):
+    # What is known without looking at a window: shares of the classes (3,), the mean size of a return, and
+    # quantiles of returns in that unit, one per level, with their pinball losses.
+    shares: np.ndarray
+    levels: tuple[float, ...]
+    unit: float
+    quantiles: np.ndarray
+    losses: np.ndarray
 
-    def __init__(self, body: nn.Module, shares: np.ndarray) -> None:
+    @classmethod
+    def of(cls, examples: Examples, levels: tuple[float, ...]) -> Self:
+        counts = np.bincount(examples.target, examples.weight, minlength=N_CLASSES)
+        shares = np.maximum(counts / counts.sum(), _LEAST_SHARE)
+        shares = shares / shares.sum()
+        if not levels:
+            return cls(shares, (), 1.0, np.empty(0), np.empty(0))
+        ret, weight = examples.ret, examples.ret_weight
+        unit = float(np.abs(ret).mean()) or 1.0
+        quantiles = np.quantile(ret / unit, levels, weights=weight, method="inverted_cdf")
+        return cls(shares, levels, unit, quantiles, pinball(quantiles, ret / unit, levels))
+
+    @classmethod
+    def nothing(cls, levels: tuple[float, ...]) -> Self:
+        steps = np.arange(len(levels), dtype=np.float64)
+        return cls(np.full(N_CLASSES, 1.0 / N_CLASSES), levels, 1.0, steps, np.ones(len(levels)))
+
+
+class _Answer(nn.Module):
+    # A body's answer on top of what is known: logits of the classes and, where there are levels, quantiles.
+    # The body moves the lowest one; each further one lies a positive distance above the one below it.
+
+    def __init__(self, body: nn.Module, known: _Known) -> None:
         super().__init__()
         self.body = body
-        self.shares = nn.Parameter(torch.tensor(np.log(shares), dtype=torch.float32))
+        self.shares = nn.Parameter(torch.tensor(np.log(known.shares), dtype=torch.float32))
+        if known.levels:
+            self.register_buffer("levels", torch.tensor(known.levels, dtype=torch.float32), persistent=False)
+            # What each level would lose without looking counts as 1, or else the classes would drown it out.
+            worth = 1.0 / np.maximum(known.losses, _LEAST_GAP)
+            self.register_buffer("worth", torch.tensor(worth, dtype=torch.float32), persistent=False)
+            self.register_buffer("unit", torch.tensor(known.unit, dtype=torch.float64))
+            gaps = np.maximum(np.diff(known.quantiles), _LEAST_GAP)
+            # The inverse of the softplus that they pass through.
+            steps = np.concatenate([known.quantiles[:1], gaps + np.log(-np.expm1(-gaps))])
+            self.steps = nn.Parameter(torch.tensor(steps, dtype=torch.float32))
 
     def forward(self, windows: Tensor) -> Tensor:
-        return self.body(windows) + self.shares
+        return self.both(windows)[0]
 
+    def both(self, windows: Tensor) -> tuple[Tensor, Tensor | None]:
+        # Logits (m, 3), and quantiles in units (m, q) or None.
+        found = self.body(windows)
+        logits = found[:, :N_CLASSES] + self.shares
+        if not hasattr(self, "steps"):
+            return logits, None
+        steps = found[:, N_CLASSES:] + self.steps
+        rising = torch.cat([steps[:, :1], functional.softplus(steps[:, 1:])], dim=1)
+        return logits, rising.cumsum(dim=1)
 
-def _shares(examples: Examples) -> np.ndarray:
-    counts = np.bincount(examples.target, examples.weight, minlength=N_CLASSES)
-    shares = np.maximum(counts / counts.sum(), _LEAST_SHARE)
-    return shares / shares.sum()
+    def quantiles(self, windows: Tensor) -> Tensor:
+        return self.both(windows)[1].double() * self.unit
 
 
 def _require(forecaster: NetworkForecaster, what: str, some: Examples) -> None:
@@ -365,24 +447,51 @@ def _require(forecaster: NetworkForecaster, what: str, some: Examples) -> None:
         raise DataError(f"{place} has {len(some)} examples{' without targets' if len(some) else ''}")
     if some.lookback != forecaster.lookback:
         raise DataError(f"{place} windows hold {some.lookback} rows; they must hold {forecaster.lookback}")
+    if forecaster.levels:
+        returns_of(some, forecaster.name, what)
 
 
-def _wanted(examples: Examples) -> tuple[Tensor, Tensor]:
-    weight = np.ones(len(examples)) if examples.weight is None else examples.weight
-    return torch.tensor(examples.target, dtype=torch.int64), torch.tensor(weight, dtype=torch.float32)
+class _Wanted(NamedTuple):
+    # What the examples came to, and what each counts: tensors (m,).
+    target: Tensor
+    weight: Tensor
+    ret: Tensor | None
+    ret_weight: Tensor
+
+    @classmethod
+    def of(cls, examples: Examples) -> Self:
+        def counted(weight: np.ndarray | None) -> Tensor:
+            return torch.tensor(np.ones(len(examples)) if weight is None else weight, dtype=torch.float32)
+
+        return cls(
+            torch.tensor(examples.target, dtype=torch.int64),
+            counted(examples.weight),
+            None if examples.ret is None else torch.tensor(examples.ret),
+            counted(examples.ret_weight),
+        )
 
 
-def _mean_loss(network: nn.Module, examples: Examples) -> float:
+def _losses(network: _Answer, windows: Tensor, wanted: _Wanted, some: slice | Tensor) -> Tensor:
+    # Of each window: the log loss and, of quantiles, the mean pinball loss in its own units. Both weighted.
+    logits, quantiles = network.both(windows)
+    losses = functional.cross_entropy(logits, wanted.target[some], reduction="none") * wanted.weight[some]
+    if quantiles is None:
+        return losses
+    above = (wanted.ret[some] / network.unit).float()[:, None] - quantiles
+    lost = network.worth * torch.maximum(network.levels * above, (network.levels - 1.0) * above)
+    return losses + lost.mean(dim=1) * wanted.ret_weight[some]
+
+
+def _mean_loss(network: _Answer, examples: Examples) -> float:
     network.eval()
-    wanted, weight = _wanted(examples)
+    wanted = _Wanted.of(examples)
     total = 0.0
     with torch.inference_mode():
         for begin in range(0, len(examples), _AT_ONCE):
             some = slice(begin, begin + _AT_ONCE)
-            logits = network(torch.from_numpy(examples.windows(some)))
-            losses = functional.cross_entropy(logits, wanted[some], reduction="none")
-            total += float((losses * weight[some]).double().sum())
-    return total / float(weight.double().sum())
+            losses = _losses(network, torch.from_numpy(examples.windows(some)), wanted, some)
+            total += float(losses.double().sum())
+    return total / float(wanted.weight.double().sum())
 
 
 def _approach(mean: nn.Module, network: nn.Module, share: float) -> None:
@@ -391,14 +500,13 @@ def _approach(mean: nn.Module, network: nn.Module, share: float) -> None:
             part.lerp_(now, share)
 
 
-def _importances(network: nn.Module, examples: Examples) -> np.ndarray | None:
-    some = np.unique(np.linspace(0, len(examples) - 1, min(_EXPLAINED, len(examples))).astype(np.int64))
-    windows = torch.from_numpy(examples.windows(some)).requires_grad_()
-    wanted = torch.tensor(examples.target[some], dtype=torch.int64)
-    loss = functional.cross_entropy(network(windows), wanted, reduction="sum")
-    (slope,) = torch.autograd.grad(loss, windows)
-    found = (slope * windows).detach().abs().sum(dim=(0, 1)).numpy().astype(np.float64)
-    return found / found.sum() if found.sum() > 0.0 else None
+def explained_windows(examples: Examples) -> Tensor:
+    """Return the windows that importances are taken from: (at most 512, lookback, k), evenly over all."""
+    return torch.from_numpy(examples.windows(_explained_rows(examples)))
+
+
+def _explained_rows(examples: Examples) -> np.ndarray:
+    return np.unique(np.linspace(0, len(examples) - 1, min(_EXPLAINED, len(examples))).astype(np.int64))
 
 
 def _repeated(settings: Mapping[str, Any], state: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def train(
     """
     from rich.console import Console
 
-    from configs.load import ConfigError, load
+    from configs.load import ConfigError, load, validate
 
     if listed:
         _print_list()
@@ -68,7 +68,7 @@ def train(
         "features": features,
         "seed": seed,
     }
-    from forecasters.settings import ForecastConfig
+    from forecasters.settings import ForecastConfig, ThresholdsConfig
 
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     if resume is not None:
@@ -80,14 +80,19 @@ def train(
 
         folder = resume_run(load(ForecastConfig, config, (), runs=runs).runs, resume, console)
     else:
-        from forecasters.forecaster import plugin_config
+        from forecasters.forecaster import plugin_config, plugin_document
         from forecasters.running import train_run
 
         chosen = load(ForecastConfig, config, settings, runs=runs, **shortcuts)
         base = plugin_config(model or chosen.model.name)
         # What was set by hand goes before what the file of the forecaster says.
         whole = base.model_copy(update=chosen.model.settings)
-        folder = train_run(chosen.model_copy(update={"model": whole}), console)
+        changes = {"model": whole}
+        if thresholds := plugin_document(model or chosen.model.name)[0].get("thresholds"):
+            # What a tuning found belongs to the model, as its settings do.
+            found = validate(ThresholdsConfig, thresholds, f"{model}: thresholds")
+            changes["learning"] = chosen.learning.model_copy(update={"thresholds": found})
+        folder = train_run(chosen.model_copy(update=changes), console)
     if as_json:
         print((folder / "report.json").read_text(encoding="utf-8"), end="")
 

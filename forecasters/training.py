@@ -4,15 +4,15 @@ One fold, in bars::
 
     train                                                |            | test
     fit                   | purge, embargo | validation  | purge,     |
-    scaler, weights, model                   stops,        embargo      answers
-                                             calibrates
+    scaler, columns,                         stops,        embargo      answers
+    weights, model                           calibrates
 
 The training rows of a fold are cut off from everything later before anything is fitted: test rows are not
 there to be looked at. Each answer is stamped ``trained_through``, the last moment of which anything was
 known; an answer to a row that is not later than that stops the training.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +21,9 @@ import numpy as np
 from compute.seeds import stream
 from configs.load import ConfigError, PluginConfig
 from forecasters.calibration import Calibration
-from forecasters.fitted import FittedForecaster, raw_answers
+from forecasters.fitted import FittedForecaster, over, raw_answers, raw_quantiles
 from forecasters.forecaster import Told, new_forecaster, plugin_config
+from forecasters.selection import selected
 from forecasters.settings import ForecastConfig, LearningConfig, ScheduleConfig
 from forecasters.windows import CLASSES, Examples, examples_of
 from market.bars import Bars
@@ -88,6 +89,10 @@ class Fold:
         Numbers of rows, columns that were dropped, calibration: for the report.
     fitted : FittedForecaster or None
         None once it is on disk.
+    quantiles : mapping of str to float64 (j, q)
+        Of the label's return, by forecasters that have them; NaN as the answers.
+    levels : mapping of str to sequence of float (q,)
+        Of these quantiles.
     """
 
     number: int
@@ -98,6 +103,8 @@ class Fold:
     importances: Mapping[str, float]
     told: Mapping[str, Any]
     fitted: FittedForecaster | None = field(default=None)
+    quantiles: Mapping[str, np.ndarray] = field(default_factory=dict)
+    levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
         """Return all but the fitted forecaster, as a checkpoint keeps it."""
@@ -109,6 +116,8 @@ class Fold:
             "decisions": dict(self.decisions),
             "importances": dict(self.importances),
             "told": dict(self.told),
+            "quantiles": dict(self.quantiles),
+            "levels": dict(self.levels),
         }
 
     @classmethod
@@ -197,12 +206,22 @@ def fit_fold(
     weighing = Weighing.of(labels, fit, config.learning)
     model = new_forecaster(config.model)
     interval = ground.bars.interval_ns
+    seed = int(stream(config.seed, "fold", number).integers(2**62))
+    selection = None
 
     def examples(rows: slice) -> Examples:
-        weights = weighing.weights(labels, rows)
-        return examples_of(past, labels, rows, model.lookback, scaler, weights, interval_ns=interval)
+        weights, plain = (weighing.weights(labels, rows, by_class=one) for one in (True, False))
+        return examples_of(
+            past, labels, rows, model.lookback, scaler, weights, interval_ns=interval, ret_weights=plain
+        )
 
-    learn, judge = examples(fit), examples(validation)
+    learn = examples(fit)
+    if config.learning.selection.by != "none" and len(learn):
+        selection = selected(learn, config.learning.selection, seed, _needed(config))
+        scaler = of_columns(scaler, selection.kept)
+        dropped = {**dropped, **selection.dropped}
+        learn = examples(fit)
+    judge = examples(validation)
     for rows, found, what in ((fit, learn, "fit on"), (validation, judge, "validate on")):
         if not len(found):
             raise DataError(
@@ -214,8 +233,7 @@ def fit_fold(
     asked = examples_of(
         ground.features[: split.test.stop], None, split.test, model.lookback, scaler, interval_ns=interval
     )
-    seed = int(stream(config.seed, "fold", number).integers(2**62))
-    answers, decisions, notes = {}, {}, {}
+    answers, decisions, notes, quantiles, levels = {}, {}, {}, {}, {}
     fitted = None
     for chosen in (config.model, *(plugin_config(name) for name in config.rivals())):
         own = fitted is None
@@ -230,9 +248,12 @@ def fit_fold(
             chosen, *(replace(part, lookback=lookback) for part in (learn, judge)), scaler, weighing,
             labels, validation, through, ground, config.learning, seed, told if own else None,
         )  # fmt: skip
-        found = one.of_examples(replace(asked, lookback=lookback))
-        answers[chosen.name] = np.full((split.test.stop - split.test.start, len(CLASSES)), np.nan)
-        answers[chosen.name][asked.rows - split.test.start] = found
+        own_asked = replace(asked, lookback=lookback)
+        answers[chosen.name] = over(split.test, asked, one.of_examples(own_asked))
+        spread = raw_quantiles(one.forecaster, own_asked)
+        if spread is not None:
+            quantiles[chosen.name] = over(split.test, asked, spread)
+            levels[chosen.name] = list(one.forecaster.levels)
         decisions[chosen.name] = one.decide(answers[chosen.name])
         notes[chosen.name] = one.calibration.temperature
         fitted = fitted or one
@@ -251,10 +272,13 @@ def fit_fold(
             "left_out": {"fit": dict(learn.left_out), "test": dict(asked.left_out)},
             "columns": len(scaler.names),
             "dropped": dropped,
+            **({} if selection is None else {"selection": selection.told()}),
             "shares": dict(zip(CLASSES, weighing.shares, strict=True)),
             "temperature": notes,
         },
         fitted,
+        quantiles,
+        levels,
     )
 
 
@@ -287,17 +311,27 @@ def fit_scaler(past: Table, fit: slice) -> tuple[Scaler, dict[str, list[str]]]:
     if not names:
         raise DataError(f"training: no column is known in {MOSTLY:.0%} of {len(rows)} rows to fit on")
     whole = Scaler.fit(rows.select(names))
-    varying = [i for i, scale in enumerate(whole.scale) if scale > 0.0]
+    varying = [name for name in names if name not in whole.constant]
     if not varying:
         raise DataError(f"training: no column varies over {len(rows)} rows to fit on")
-    kept = [tuple(part[i] for i in varying) for part in (whole.names, whole.center, whole.scale)]
     dropped = {
         "constant": list(whole.constant),
         "seldom known": [name for name, often in zip(past.names, usual, strict=True) if not often],
     }
-    return Scaler(*kept, whole.fitted_until, whole.limit), {
-        why: found for why, found in dropped.items() if found
-    }
+    return of_columns(whole, varying), {why: found for why, found in dropped.items() if found}
+
+
+def of_columns(scaler: Scaler, names: Collection[str]) -> Scaler:
+    """Return the scaler of some of its columns, in the order that they have."""
+    places = [i for i, name in enumerate(scaler.names) if name in set(names)]
+    kept = [tuple(part[i] for i in places) for part in (scaler.names, scaler.center, scaler.scale)]
+    return Scaler(*kept, scaler.fitted_until, scaler.limit)
+
+
+def _needed(config: ForecastConfig) -> set[str]:
+    # Columns that the model or a baseline was told to read.
+    chosen = (config.model, *(plugin_config(name) for name in config.rivals()))
+    return {getattr(new_forecaster(one).config, "column", None) for one in chosen} - {None}
 
 
 @dataclass(frozen=True)
@@ -386,7 +420,7 @@ def _fitted(
                 prior = floored(np.array(weighing.shares))
     return FittedForecaster(
         forecaster, scaler, calibration, prior, through, ground.bars.interval_ns, labels.name,
-        ground.feature_version,
+        ground.feature_version, (learning.thresholds.down, learning.thresholds.up),
     )  # fmt: skip
 
 

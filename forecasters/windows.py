@@ -6,7 +6,7 @@ without such a window are left out and counted.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -16,6 +16,8 @@ from market.table import DataError, Table
 
 #: Classes in the order of their probabilities; the class of a label is its value plus 1.
 CLASSES = ("down", "none", "up")
+#: What stands beside the rows of examples, one value each.
+_ANSWERS = ("target", "weight", "ret", "ret_weight")
 
 
 class Answers(Protocol):
@@ -24,6 +26,7 @@ class Answers(Protocol):
     time: np.ndarray
     value: np.ndarray
     known: np.ndarray
+    ret: np.ndarray
     name: str
 
 
@@ -47,6 +50,10 @@ class Examples:
         Of the k columns.
     left_out : mapping of str to int
         Rows that were asked for and are no examples, by the reason.
+    ret : float64 (m,) or None
+        What the label earned, a fraction before costs: what a model of the return learns from.
+    ret_weight : float64 (m,) or None
+        As ``weight``, without class weights: those would move the quantiles of the return.
 
     Raises
     ------
@@ -61,6 +68,8 @@ class Examples:
     weight: np.ndarray | None
     names: tuple[str, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    ret: np.ndarray | None = None
+    ret_weight: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n, k = self.features.shape
@@ -78,7 +87,8 @@ class Examples:
                     f"rows run from {self.rows[0]} to {self.rows[-1]}; they must increase from "
                     f"{self.lookback - 1} (a full window) to at most {n - 1}"
                 )
-        for name, column, dtype in (("target", self.target, np.int8), ("weight", self.weight, np.float64)):
+        for name in _ANSWERS:
+            column, dtype = getattr(self, name), np.int8 if name == "target" else np.float64
             if column is not None and (column.shape != self.rows.shape or column.dtype != dtype):
                 raise ValueError(f"{name} is {column.dtype} {column.shape}; it must fit the rows")
         self.features.flags.writeable = False
@@ -102,9 +112,9 @@ class Examples:
 
     def take(self, some: slice | np.ndarray) -> Self:
         """Return some of the examples, increasing; what they count keeps its size."""
-        target = None if self.target is None else self.target[some]
-        weight = None if self.weight is None else self.weight[some]
-        return type(self)(self.features, self.rows[some], self.lookback, target, weight, self.names)
+        answers = {name: getattr(self, name) for name in _ANSWERS}
+        taken = {name: None if column is None else column[some] for name, column in answers.items()}
+        return replace(self, rows=self.rows[some], left_out={}, **taken)
 
 
 def examples_of(
@@ -116,6 +126,7 @@ def examples_of(
     weights: np.ndarray | None = None,
     *,
     interval_ns: int | None = None,
+    ret_weights: np.ndarray | None = None,
 ) -> Examples:
     """Return the examples among some rows.
 
@@ -136,6 +147,8 @@ def examples_of(
         What each row counts, 0 or more; divided by their mean. A row that counts 0 is left out.
     interval_ns : int, optional
         Length of a bar, nanoseconds. By default the shortest distance between two rows.
+    ret_weights : float64 (n or more,), optional
+        What the return of each row counts; divided by their mean.
 
     Raises
     ------
@@ -164,17 +177,25 @@ def examples_of(
         left_out["without weight"] = int((kept & ~counted).sum())
         kept = kept & counted
     chosen = asked[kept]
-    weight = None if weights is None else weights[chosen].astype(np.float64)
     return Examples(
         # What is not known is in no window; a NaN must not wander into a matrix all the same.
         np.nan_to_num(scaled.values, nan=0.0).astype(np.float32),
         chosen,
         lookback,
         None if labels is None else (labels.value[chosen] + 1).astype(np.int8),
-        weight if weight is None or not weight.size else weight / weight.mean(),
+        _of_mean_one(weights, chosen),
         scaler.names,
         {reason: count for reason, count in left_out.items() if count},
+        None if labels is None else labels.ret[chosen].astype(np.float64),
+        None if labels is None else _of_mean_one(ret_weights, chosen),
     )
+
+
+def _of_mean_one(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    if weights is None:
+        return None
+    weight = weights[rows].astype(np.float64)
+    return weight / weight.mean() if weight.size else weight
 
 
 def _reach(table: Table, interval_ns: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,11 @@ class MarketConfig(Config):
         None, description="Folder of bars stored by python -m market.ingest, to read the symbol from."
     )
     layout: str = Field("auto", description="Layout of the file, see python -m market.ingest --help.")
+    columns: dict[str, str] = Field(
+        {},
+        description="More columns of the file by their house name: {taker_buy_volume: taker_buy_volume}; a "
+        "name of the house such as open or time says which column is that.",
+    )
     symbol: str | None = Field(
         None, description="Symbol, for example BTC/USDT; by default read off the file."
     )
@@ -113,6 +118,8 @@ def select_bars(config: MarketConfig) -> Selection:
     """
     if config.bars is not None and config.store is not None:
         raise ConfigError(f"market.bars is {config.bars} and market.store {config.store}; name one of them")
+    if config.columns and config.bars is None:
+        raise ConfigError("market.columns names columns of a file of bars; name the file with --bars")
     if config.store is not None:
         bars = _stored(config)
         truth, origin, warnings = None, f"store {config.store}", ()
@@ -137,6 +144,7 @@ def select_bars(config: MarketConfig) -> Selection:
         bars, quality = read_bars(
             config.bars,
             layout=config.layout,
+            columns=config.columns,
             symbol=config.symbol,
             timeframe=config.timeframe,
             repairs=config.repairs,

@@ -16,6 +16,7 @@ SMALL = {
     "lstm": {"hidden": 16},
     "gru": {"hidden": 16},
     "tcn": {"channels": 16, "blocks": 3},
+    "tft": {"d_model": 16, "heads": 2, "quantiles": []},
     "transformer": {"d_model": 16, "heads": 2, "feed_forward": 16},
     "patchtst": {"d_model": 16, "heads": 2, "feed_forward": 16, "channels": 4, "patch": 2, "stride": 2},
     "nhits": {"rates": [4, 1], "hidden": 32, "channels": 4},
