@@ -29,6 +29,8 @@ MODULES = {
     "forecast": "forecasters.train",
     "race": "conductor.race",
     "train": "conductor.train",
+    "tune": "experiments.tune",
+    "validate": "ensemble.validate",
 }
 
 SAME, DIFFERENT, MISSING, NEW, LEFT_OUT = "same", "different", "missing", "new", "not compared"
@@ -43,6 +45,7 @@ NOT_COMPARED = {
     "*.html": "repeats the report, with times or hashes of it",
     "report.md": "repeats the report, with what the ledger counts",
     "*.ckpt": "what a broken run goes on from, not a result",
+    "study*.sqlite": "holds times; report.json has every trial",
 }
 
 # Entries that may differ, by file: their path in it (* is any name), and why. All others must be equal.

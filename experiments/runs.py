@@ -27,8 +27,8 @@ PACKAGES = (
     "forecasters", "ga", "live", "market", "regimes", "specialists",
 )  # fmt: skip
 LIBRARIES = (
-    "catboost", "deap", "hmmlearn", "lightgbm", "llvmlite", "numba", "numpy", "pandas", "pyarrow", "pydantic",
-    "ribs", "scikit-learn", "scipy", "TA-Lib", "torch", "xgboost", "xgboost-cpu",
+    "arch", "catboost", "deap", "hmmlearn", "lightgbm", "llvmlite", "numba", "numpy", "optuna", "pandas",
+    "pyarrow", "pydantic", "ribs", "scikit-learn", "scipy", "TA-Lib", "torch", "xgboost", "xgboost-cpu",
 )  # fmt: skip
 
 _ROOT = Path(__file__).resolve().parent.parent

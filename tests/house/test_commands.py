@@ -12,9 +12,9 @@ from tests.house.tree import ROOT, entry_points
 
 CPU_SECONDS = 0.5
 HEAVY = {
-    "catboost", "ccxt", "cma", "deap", "gymnasium", "hmmlearn", "ioh", "lightgbm", "matplotlib", "numba",
-    "optuna", "pandas", "pyarrow", "ray", "ribs", "scipy", "sklearn", "stable_baselines3", "talib", "torch",
-    "xgboost",
+    "arch", "catboost", "ccxt", "cma", "deap", "gymnasium", "hmmlearn", "ioh", "lightgbm", "matplotlib",
+    "mlflow", "numba", "optuna", "pandas", "pyarrow", "ray", "ribs", "scipy", "sklearn", "stable_baselines3",
+    "statsmodels", "talib", "torch", "xgboost",
 }  # fmt: skip
 
 
