@@ -51,7 +51,7 @@ TRAIN = slice(2_000, 4_800)
 FLOWING = {"feature": FEATURES, "detector": DETECTORS, "family": FAMILIES}
 STAGES = [(kind, name) for kind, registry in FLOWING.items() for name in registry.names()]
 #: Kinds with laws of their own: policies and variants below, sources and forecasters in their tests.
-OTHERS = {"forecaster", "policy", "series source", "source", "variant"}
+OTHERS = {"blender", "forecaster", "policy", "series source", "source", "variant"}
 
 
 @cache

@@ -1,0 +1,109 @@
+"""From the folds to the verdict: one account, its rivals, the evidence, the criteria, the report."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from compute.workers import Mapper
+from ensemble import criteria, report
+from ensemble.evidence import weigh
+from ensemble.fold_result import FoldResult
+from ensemble.folds import FoldJob
+from ensemble.joining import joined
+from ensemble.permutation import Permutations
+from ensemble.robustness import push
+from ensemble.settings import ValidateConfig
+from ensemble.shaking import Shaken
+from ensemble.validation import Judged, Validated
+from experiments.ledger import Ledger
+from experiments.runs import Run
+from market.bars import timeframe_text
+from market.sources.selection import Selection
+
+
+def judge(
+    run: Run,
+    config: ValidateConfig,
+    selection: Selection,
+    job: FoldJob,
+    results: Sequence[FoldResult],
+    ledger: Ledger,
+    permutations: Permutations | None,
+    workers: Mapper,
+    console: Console,
+) -> dict[str, Any]:
+    """Compare, weigh, decide, print and save; return the report."""
+    bars = selection.bars
+    fingerprint = bars.fingerprint()
+    validated, draws = joined(config, bars, results)
+    # The look is noted before anything is printed: who stops here has looked all the same.
+    subject = hashlib.sha256("".join(fold.fingerprint for fold in validated.folds).encode()).hexdigest()
+    first, last = (int(validated.time[i]) for i in (0, -1))
+    looks = ledger.record_opening(fingerprint, run.id, first, last, subject)
+    trials = ledger.summary(fingerprint)
+    with console.status("weighing the evidence"):
+        evidence = weigh(
+            validated.result, members=validated.members, blenders=validated.blenders,
+            baselines=validated.baselines, trials=trials, looks=looks, seed=config.seed,
+            config=config.evidence,
+        )  # fmt: skip
+    with console.status("pushing costs, delays and genes"):
+        shaken = None
+        if config.robustness.sigmas and _can_shake(config):
+            shaken = Shaken(job, validated.rows, config.seed)
+        targets, known = _targets(validated)
+        robustness = push(
+            targets, known, config.costs, config.limits, config=config.robustness, decide=shaken,
+            workers=None if config.workers.name == "ray" else workers, venue=config.venue,
+            rows=validated.rows,
+        )  # fmt: skip
+    judgment = criteria.judge(
+        validated.result, members=validated.members, blenders=validated.blenders,
+        baselines=validated.baselines, evidence=evidence, robustness=robustness,
+        permutations=permutations, config=config.criteria,
+    )  # fmt: skip
+    found = Judged(
+        validated, evidence, robustness, permutations, judgment, draws, trials, looks,
+        _provenance(run, config, selection, job),
+    )  # fmt: skip
+    return report.write(run, found, console)
+
+
+def _targets(validated: Validated):
+    from backtest.simulate import TARGETS
+    from market.table import Table
+
+    bars = validated.bars[: validated.rows.stop]
+    exposure = np.zeros((len(bars), 1))
+    exposure[validated.rows, 0] = validated.blend.exposure
+    return Table(bars.time, exposure, TARGETS[:1]), bars
+
+
+def _can_shake(config: ValidateConfig) -> bool:
+    from specialists.family import FAMILIES
+
+    own = config.specialists
+    family = FAMILIES.create(own.family.name, own.family.settings)
+    return bool(own.regimes) and not hasattr(family, "toolbox")  # a formula has no small change
+
+
+def _provenance(run: Run, config: ValidateConfig, selection: Selection, job: FoldJob) -> dict[str, Any]:
+    bars = selection.bars
+    return {
+        "run": run.id,
+        "seed": config.seed,
+        "origin": selection.origin,
+        "warnings": list(selection.warnings),
+        "symbol": bars.symbol,
+        "timeframe": timeframe_text(bars.interval_ns),
+        "bars": len(bars),
+        "fingerprint": bars.fingerprint(),
+        "features": job.core.version,
+        "forecast_features": None if job.wide is None else job.wide.version,
+        "detector": config.detector.model_dump(mode="json"),
+        "blender": config.blender.model_dump(mode="json"),
+        "settings": config.digest(),
+    }

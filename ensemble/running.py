@@ -1,0 +1,244 @@
+"""One run of ``python -m ensemble.validate``: forecasters, folds, comparison, evidence, verdict, report."""
+
+import time as clock
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from compute.workers import Mapper
+from configs.load import ConfigError, load
+from ensemble import judging, report
+from ensemble.blenders import BLENDERS
+from ensemble.folds import FoldJob, folds_of
+from ensemble.forecasts import check_members, require_forecasts, train_forecasters
+from ensemble.rerun import permutation_test
+from ensemble.settings import ValidateConfig
+from experiments.ledger import Ledger
+from experiments.runs import Run, code_version, latest, library_versions
+from market.features.pipeline import FeaturePipeline
+from market.sources.selection import Selection, select_bars
+from market.splits import Split
+from market.table import utc
+from regimes.detector import DETECTORS
+from specialists.evolving import FOR_GOOD, LEDGER, open_workers
+from specialists.family import FAMILIES
+from specialists.settings import WorkersConfig
+
+COMMAND = "validate"
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A validation whose settings and bars have proved good.
+
+    Parameters
+    ----------
+    config : ValidateConfig
+    selection : Selection
+    splits : tuple of Split
+    core, wide : FeatureTable
+        Features of detector and specialists; those of forecasters, None without any.
+    fingerprint : str
+        Of all bars.
+    """
+
+    config: ValidateConfig
+    selection: Selection
+    splits: tuple[Split, ...]
+    core: object
+    wide: object
+    fingerprint: str
+
+    @classmethod
+    def open(cls, config: ValidateConfig, console: Console) -> "Work":
+        """Read the bars, compute the features, and lay out the folds.
+
+        Raises
+        ------
+        ConfigError, DataError
+            If a setting or the bars will not do.
+        """
+        # A typing error should not cost the minute of reading and computing.
+        DETECTORS.create(config.detector.name, config.detector.settings)
+        FAMILIES.create(config.specialists.family.name, config.specialists.family.settings)
+        BLENDERS.create(config.blender.name, config.blender.settings)
+        for name in config.rivals:
+            BLENDERS.create(name, {})
+        check_members(config)
+        selection = select_bars(config.market)
+        selection.show(console)
+        with console.status("computing features"):
+            core = FeaturePipeline(config.features).update(selection.bars)
+            wide = None
+            if config.forecasters:
+                wide = FeaturePipeline(config.forecast_features).update(selection.bars)
+            splits = folds_of(selection.bars, core.warmup, config)
+        return cls(config, selection, splits, core, wide, selection.bars.fingerprint())
+
+    @property
+    def rows(self) -> slice:
+        """The test rows of all folds."""
+        return slice(self.splits[0].test.start, self.splits[-1].test.stop)
+
+    def identity(self) -> dict[str, str]:
+        """Return what must be the same for a run that goes on."""
+        return {
+            "settings": self.config.digest(),
+            "data": self.fingerprint,
+            "code": code_version()["sources"],
+            **library_versions(),
+        }
+
+    def show(self, console: Console) -> None:
+        """Print what will be done."""
+        time = self.selection.bars.time
+        first, last = (utc(time[row])[:10] for row in (self.rows.start, self.rows.stop - 1))
+        config = self.config
+        own = config.specialists
+        specialists = f"{len(own.regimes) * own.champions} specialists ({', '.join(own.regimes)})"
+        members = [specialists] if own.regimes else []
+        members += [member.title() for member in config.forecasters]
+        count = len(self.splits)
+        console.print(
+            f"{count} {'fold' if count == 1 else 'folds'}, each tested on a {config.folds.span} from {first} "
+            f"to {last}; everything is fitted anew on the past of each. Members: {', '.join(members)}; "
+            f"blender "
+            f"{config.blender.name}, detector {config.detector.name}.",
+            soft_wrap=True,
+        )
+
+    def ledger(self) -> Ledger:
+        """Return the trial ledger, which lies beside the folder of runs."""
+        return Ledger(Path(self.config.runs).parent / LEDGER)
+
+
+def validate_run(config: ValidateConfig, console: Console) -> Path:
+    """Validate, print and save; return the folder of the run.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If a setting or a file is wrong; nothing is left behind then.
+    """
+    work = Work.open(config, console)
+    with open_workers(config.workers, console) as workers:
+        run = Run.open(config.runs, COMMAND, config.blender.name)
+        run.write_config(config)
+        work.show(console)
+        console.print(f"Run {run.id}, seed {config.seed}")
+        _complete(run, work, workers, console)
+    return run.folder
+
+
+def resume_run(
+    runs: str, name: str, console: Console, workers: WorkersConfig | None = None, changed: bool = False
+) -> Path:
+    """Go on with a validation that was stopped or killed, as if it had never been; return its folder.
+
+    With ``changed`` it goes on with other code or libraries as well; the report says so.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such run, it is finished, or its settings, data or code are not what they were.
+    """
+    run = latest(runs, COMMAND) if name == "latest" else Run.at(runs, name)
+    if run is None:
+        raise ConfigError(
+            f"{runs}: holds no validation to resume; start one with python -m ensemble.validate"
+        )
+    if (run.folder / report.JSON).exists():
+        raise ConfigError(f"{run.folder}: this run is finished; its verdict is in {report.MARKDOWN}")
+    config = load(ValidateConfig, run.folder / "config.yaml", runs=runs)
+    if workers is not None:
+        config = config.model_copy(update={"workers": workers})
+    work = Work.open(config, console)
+    run.remove_drafts()
+    with open_workers(config.workers, console) as mapper:
+        work.show(console)
+        console.print(f"Going on with run {run.id}, seed {config.seed}")
+        forced = tuple(key for key in work.identity() if key not in FOR_GOOD) if changed else ()
+        _complete(run, work, mapper, console, forced)
+    return run.folder
+
+
+def _complete(run: Run, work: Work, workers: Mapper, console: Console, forced: tuple[str, ...] = ()) -> None:
+    config, bars = work.config, work.selection.bars
+    run.write_manifest(data={"bars": work.fingerprint}, seeds={"root": config.seed})
+    began = clock.perf_counter()
+    try:
+        with _progress(console, "forecasters", 1.0) as told:
+            forecasts = train_forecasters(
+                run, config, bars, work.wide, work.identity(), told, partial(_note, run, console), forced
+            )
+        run.log(f"forecasters: {clock.perf_counter() - began:.1f} s")
+        require_forecasts(forecasts, [split.validation for split in work.splits], bars.time)
+        job = FoldJob(
+            run, config, bars, work.core, work.wide, forecasts, work.splits, work.identity(), forced
+        )
+        results = _folds(run, work, job, workers, console)
+    except BaseException:
+        if any((run.folder / "checkpoints").glob("*/*.ckpt")):
+            console.print(
+                f"To go on: python -m ensemble.validate --runs {run.folder.parent} --resume {run.id}",
+                soft_wrap=True,
+            )
+        raise
+    judging.judge(
+        run, config, work.selection, job, results, work.ledger(), _permuted(run, work, workers, console),
+        workers, console,
+    )  # fmt: skip
+    console.print(f"Report, plots, strategies and predictions: {run.folder}", soft_wrap=True)
+
+
+def _permuted(run: Run, work: Work, workers: Mapper, console: Console):
+    with _progress(console, "shuffled markets", 1.0) as told:
+        return permutation_test(run, work.config, work.selection.bars, work.identity(), workers, told)
+
+
+def _folds(run: Run, work: Work, job: FoldJob, workers: Mapper, console: Console):
+    ledger, results = work.ledger(), []
+    width = workers.n_workers
+    with _progress(console, "folds", len(work.splits)) as told:
+        waiting = [number for number in range(len(work.splits)) if not job.is_done(number)]
+        done = len(work.splits) - len(waiting)
+        if done:
+            console.print(f"Going on after {done} of {len(work.splits)} folds")
+        told(done, "folds")
+        # As many at a time as there are workers: a kill costs those that are being fitted, one each.
+        for first in range(0, len(waiting), width):
+            began = clock.perf_counter()
+            chunk = waiting[first : first + width]
+            for number, notes in workers.map(job, chunk):
+                for line in notes:
+                    _note(run, console, line)
+                run.log(f"fold {number + 1}: {clock.perf_counter() - began:.1f} s, {len(chunk)} at a time")
+            done += len(chunk)
+            test = work.splits[chunk[-1]].test
+            told(done, f"folds, tested to {utc(work.selection.bars.time[test.stop - 1])[:10]}")
+    for number in range(len(work.splits)):
+        result = job.load(number)
+        job.record_trials(ledger, work.fingerprint, result)
+        results.append(result)
+    return tuple(results)
+
+
+def _note(run: Run, console: Console, line: str) -> None:
+    console.print(f"! {line}", markup=False)
+    run.log(line)
+
+
+@contextmanager
+def _progress(console: Console, what: str, total: float) -> Iterator:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda completed, line: progress.update(bar, completed=completed, description=line)
