@@ -195,13 +195,16 @@ class FoldJob:
         parts = strategy.hear(bars, core, wide)
         blend = strategy.blend(bars, core, *parts)[test]
         self._require_same_answers(blend, test)
-        rivals = {}
+        rivals, left_out = {}, {}
         for name in config.rivals:
-            if name != config.blender.name:
-                rival = strategy.with_blender(
-                    self._blender(PluginConfig(name=name), heard, ground, regimes, number)
-                )
-                rivals[name] = rival.blend(bars, core, *parts).exposure[test]
+            if name == config.blender.name:
+                continue
+            try:
+                rival = self._blender(PluginConfig(name=name), heard, ground, regimes, number)
+            except DataError as error:  # too little to learn from is the end of a rival, not of the strategy
+                left_out[name] = str(error)
+                continue
+            rivals[name] = strategy.with_blender(rival).blend(bars, core, *parts).exposure[test]
         generalist = None
         if config.specialists.generalist and config.specialists.regimes:
             evolved = self._evolved(ground, regimes, GENERALIST, number, len(roster), workers, whole=True)
@@ -211,7 +214,7 @@ class FoldJob:
         own = [source for source in sources.values() if isinstance(source, SpecialistSource)]
         record = FoldRecord(
             number, split.train, split.validation, test, strategy.fitted_until, strategy.fingerprint(),
-            told, _shares(blend), absent, {},
+            told, _shares(blend), absent, {"rivals left out": left_out},
         )  # fmt: skip
         return FoldResult(
             record,

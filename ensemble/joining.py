@@ -33,6 +33,7 @@ def joined(
     rivals = {
         name: trading.exposure(np.concatenate([one.rivals[name] for one in results]))
         for name in results[0].rivals
+        if all(name in one.rivals for one in results)  # one that a fold could not fit has no whole account
     }
     found, draws = baselines(trading, results, roster, result)
     found |= best_forecaster(members, roster)

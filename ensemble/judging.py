@@ -67,7 +67,7 @@ def judge(
     )  # fmt: skip
     found = Judged(
         validated, evidence, robustness, permutations, judgment, draws, trials, looks,
-        _provenance(run, config, selection, job),
+        _provenance(run, config, selection, job, validated.rows),
     )  # fmt: skip
     return report.write(run, found, console)
 
@@ -90,7 +90,9 @@ def _can_shake(config: ValidateConfig) -> bool:
     return bool(own.regimes) and not hasattr(family, "toolbox")  # a formula has no small change
 
 
-def _provenance(run: Run, config: ValidateConfig, selection: Selection, job: FoldJob) -> dict[str, Any]:
+def _provenance(
+    run: Run, config: ValidateConfig, selection: Selection, job: FoldJob, rows: slice
+) -> dict[str, Any]:
     bars = selection.bars
     return {
         "run": run.id,
@@ -106,4 +108,5 @@ def _provenance(run: Run, config: ValidateConfig, selection: Selection, job: Fol
         "detector": config.detector.model_dump(mode="json"),
         "blender": config.blender.model_dump(mode="json"),
         "settings": config.digest(),
+        "truth": None if selection.truth is None else selection.truth[rows],
     }

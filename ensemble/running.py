@@ -30,6 +30,8 @@ from specialists.family import FAMILIES
 from specialists.settings import WorkersConfig
 
 COMMAND = "validate"
+#: Test bars below which no bootstrap says anything.
+LEAST_TEST = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +80,11 @@ class Work:
             if config.forecasters:
                 wide = FeaturePipeline(config.forecast_features).update(selection.bars)
             splits = folds_of(selection.bars, core.warmup, config)
+        count = splits[-1].test.stop - splits[0].test.start
+        if count < LEAST_TEST:
+            raise ConfigError(
+                f"{selection.bars.label}: the folds test {count} bars in all; a verdict needs {LEAST_TEST}"
+            )
         return cls(config, selection, splits, core, wide, selection.bars.fingerprint())
 
     @property

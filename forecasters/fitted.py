@@ -145,7 +145,8 @@ class FittedForecaster:
         path = folder / DOCUMENT
         types = {
             "format": int, "forecaster": str, "calibration": dict, "prior": (list, type(None)),
-            "trained_through": int, "interval_ns": int, "label": str, "feature_version": str, "thresholds": list,
+            "trained_through": int, "interval_ns": int, "label": str, "feature_version": str,
+            "thresholds": list,
         }  # fmt: skip
         document = read_saved(path, "fitted forecaster", types)
         if document["format"] != FORMAT:

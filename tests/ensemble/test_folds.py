@@ -175,22 +175,21 @@ def test_the_joined_account_trades_every_test_row_once(job, results, config):
     assert found.baselines["buy and hold"].metrics.n_trades == 1
 
 
-def test_a_regime_that_never_occurs_leaves_its_specialist_out(job, config, tmp_path):
-    # Four regimes are told only by the crisis detector; here nothing is ever trending.
-    own = settings("path.threshold=0.999", "forecasters=[]", "folds.latest=1", "rivals=[equal]")
-    lone = job_of(own, tmp_path)
-    with SerialMapper() as workers:
-        found = lone.fit(0, workers)
-    names = found.blend.signals.names
-    assert names == ("ranging", "trending", "volatile")
-    for name in found.record.absent:
-        assert np.isnan(found.blend.signals.column(name)).all()
-    assert found.record.absent.keys() | found.record.members.keys() == set(names)
-
-
 def test_members_are_listed_by_regime_and_champion():
     found = roster_of(settings("specialists.champions=2", "specialists.regimes=[trending]"))
     assert [member.name for member in found] == ["trending_1", "trending_2", "logistic_4h"]
+
+
+def test_a_rival_without_enough_to_learn_from_is_left_out_and_named(job, config, tmp_path):
+    short = settings("rivals=[equal,stack]", "forecasters=[]", "folds.latest=1")
+    made = job_of(short, tmp_path)
+    split = made.splits[0]
+    few = slice(split.validation.start, split.validation.start + 150)
+    split = replace(split, validation=few)
+    with SerialMapper() as workers:
+        found = replace(made, splits=(split,)).fit(0, workers)
+    assert set(found.rivals) == {"equal"}
+    assert "takes 200 at least" in found.record.told["rivals left out"]["stack"]
 
 
 def test_costs_of_a_unit_of_turnover_are_those_of_its_liquidity(job, config):

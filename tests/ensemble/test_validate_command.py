@@ -1,4 +1,4 @@
-"""``python -m ensemble.validate`` whole, on tiny settings: what it leaves, how it resumes, what it refuses."""
+"""``python -m ensemble.validate`` whole, on tiny settings: what it leaves, resumes and refuses."""
 
 import hashlib
 import json

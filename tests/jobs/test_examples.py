@@ -49,7 +49,7 @@ def test_an_example_runs_as_it_stands(name, told):
 
 def test_every_example_is_run(root):
     names = {path.stem for path in (root / "examples").glob("*.py")}
-    assert names == set(SAYS)
+    assert names == set(SAYS) | {"origin_phase_3d"}  # that one reads data: see test_origin_example.py
 
 
 def test_the_rule_of_the_readme_is_the_example_that_runs(root):
