@@ -24,6 +24,7 @@ from ensemble.blenders import BLENDERS, Blender
 from ensemble.counterparts import always_on, random_routing
 from ensemble.fold_result import FoldResult
 from ensemble.forecasts import Forecast
+from ensemble.informed import informed, wanted
 from ensemble.settings import ValidateConfig
 from ensemble.signals import Blend, Member, SignalTable
 from ensemble.sources import ForecasterSource, SpecialistSource, awake_by_probability
@@ -40,6 +41,7 @@ from market.table import DataError
 from regimes.detector import DETECTORS
 from regimes.path import PathFilter
 from regimes.regime import Regime, RegimeProbabilities
+from specialists.family import FAMILIES
 from specialists.training import GENERALIST, LEAST_AWAKE, Evolved, Ground, SpecialistSearch
 
 STRATEGIES = "strategies"
@@ -168,9 +170,21 @@ class FoldJob:
         detector = DETECTORS.create(config.detector.name, config.detector.settings).fit(core[split.train])
         regimes = transform(detector, core)
         labels = transform(PathFilter(config.path), regimes)
-        ground = Ground(bars, core, labels, split, detector, regimes.names)
+        forecasters, absent = self._forecasters(split)
+        said = {one.name: one.signal(self._answers(one.name)[:stop]) for one in forecasters}
+        features = informed(core, self._forecast_columns(), said)
+        ground = Ground(bars, features, labels, split, detector, regimes.names)
         roster = roster_of(config)
-        sources, told, absent, searches = self._members(ground, regimes, roster, number, workers)
+        sources, told, asleep, searches = self._specialists(ground, regimes, roster, number, workers)
+        absent = asleep | absent
+        for source in forecasters:
+            sources[source.name] = source
+            told[source.name] = {
+                "kind": "forecaster",
+                "regime": None,
+                "fitted_until": source.fitted_until,
+                "scale": source.scale,
+            }
         if not sources:
             raise DataError(f"fold {number + 1}: no member could be fitted ({'; '.join(absent.values())})")
         heard = self._heard(sources, ground, regimes)
@@ -210,7 +224,7 @@ class FoldJob:
             evolved = self._evolved(ground, regimes, GENERALIST, number, len(roster), workers, whole=True)
             searches.append(_search(evolved))
             source = self._source(GENERALIST, evolved, ground, regimes)
-            generalist = source.update(bars, core, regimes, labels)[test]
+            generalist = source.update(bars, features, regimes, labels)[test]
         own = [source for source in sources.values() if isinstance(source, SpecialistSource)]
         record = FoldRecord(
             number, split.train, split.validation, test, strategy.fitted_until, strategy.fingerprint(),
@@ -221,15 +235,15 @@ class FoldJob:
             _with_absent(blend, roster),
             rivals,
             generalist,
-            always_on(own, bars, core)[test],
+            always_on(own, bars, features)[test],
             random_routing(
-                own, bars, core, ground.regime_labels, test, stream(config.seed, "random routing", number),
-                config.random_routing.draws,
+                own, bars, features, ground.regime_labels, test,
+                stream(config.seed, "random routing", number), config.random_routing.draws,
             ),
             tuple(searches),
         )  # fmt: skip
 
-    def _members(
+    def _specialists(
         self,
         ground: Ground,
         regimes: RegimeProbabilities,
@@ -256,18 +270,6 @@ class FoldJob:
                 "sharpe_learn": evolved.in_sample.metrics.sharpe,
                 "n_evaluated": evolved.n_evaluated,
                 "genes": evolved.specialist.genes_by_name(),
-            }
-        for forecast in self.forecasts:
-            source, why = self._forecaster(forecast, ground.split)
-            if source is None:
-                absent[forecast.name] = why
-                continue
-            sources[forecast.name] = source
-            told[forecast.name] = {
-                "kind": "forecaster",
-                "regime": None,
-                "fitted_until": source.fitted_until,
-                "scale": source.scale,
             }
         return sources, told, absent, searches
 
@@ -302,24 +304,35 @@ class FoldJob:
                 return None
         return SpecialistSearch.of(ground, chosen).evolve(workers)
 
-    def _forecaster(self, forecast: Forecast, split: Split) -> tuple[ForecasterSource | None, str]:
-        fitted = forecast.fitted(self.run, split.test.start)
-        if fitted is None:
-            return None, "it was never trained on rows before the test"
-        heard = forecast.answers[split.validation]
-        if np.isnan(heard[:, 0]).all():
-            return None, "it has no answer on the validation rows"
-        scale = ForecasterSource.scale_of(heard, forecast.hold)
-        return ForecasterSource(forecast.name, fitted, scale, hold=forecast.hold), ""
+    def _forecasters(self, split: Split) -> tuple[list[ForecasterSource], dict[str, str]]:
+        found, absent = [], {}
+        for forecast in self.forecasts:
+            fitted = forecast.fitted(self.run, split.test.start)
+            heard = forecast.answers[split.validation]
+            if fitted is None:
+                absent[forecast.name] = "it was never trained on rows before the test"
+            elif np.isnan(heard[:, 0]).all():
+                absent[forecast.name] = "it has no answer on the validation rows"
+            else:
+                scale = ForecasterSource.scale_of(heard, forecast.hold)
+                found.append(ForecasterSource(forecast.name, fitted, scale, hold=forecast.hold))
+        return found, absent
+
+    def _answers(self, name: str) -> np.ndarray:
+        return next(forecast.answers for forecast in self.forecasts if forecast.name == name)
+
+    def _forecast_columns(self) -> tuple[str, ...]:
+        family = self.config.specialists.family
+        family = FAMILIES.create(family.name, family.settings)
+        return wanted((*family.signals, *family.levels))
 
     def _heard(self, sources: Mapping[str, Any], ground: Ground, regimes: RegimeProbabilities) -> SignalTable:
         # What the members said on the validation rows, which none of them had seen.
         rows = ground.split.validation
-        answers = {forecast.name: forecast.answers for forecast in self.forecasts}
         columns = []
         for name, source in sources.items():
-            if name in answers:
-                columns.append(source.signal(answers[name][: rows.stop])[rows])
+            if isinstance(source, ForecasterSource):
+                columns.append(source.signal(self._answers(name)[: rows.stop])[rows])
             else:
                 signal = source.fresh().update(ground.bars, ground.features, regimes, ground.labels)
                 columns.append(signal[rows])

@@ -1,6 +1,6 @@
 """Gates between what is blended and what is wanted: they scale, confirm, and keep from trading in vain.
 
-In this order, each off by its neutral value:
+In this order, each off unless it is asked for:
 
 1. *Confidence*: the wish times the confidence in the regime to a power.
 2. *Volatility*: what opens a position depends on how volatile it is, by its rank among the last weeks or by
@@ -34,16 +34,16 @@ class GatingConfig(Config):
     """What stands between a blended signal and a position."""
 
     confidence_power: float = Field(
-        0.5, ge=0, le=10, description="The wish is scaled by the confidence to this power; 0: not."
+        0.0, ge=0, le=10, description="The wish is scaled by the confidence to this power; 0: not."
     )
     threshold: float = Field(
-        0.1, ge=0, le=1, description="Wish that opens a position, share of the largest; 0: any."
+        0.0, ge=0, le=1, description="Wish that opens a position, share of the largest; 0: any."
     )
     calm_threshold: float | None = Field(
         None, ge=0, le=1, description="The same while volatility is low; null: as threshold."
     )
     wild_threshold: float | None = Field(
-        0.2, ge=0, le=1, description="The same while volatility is high; null: as threshold."
+        None, ge=0, le=1, description="The same while volatility is high; null: as threshold."
     )
     wild_scale: float = Field(
         1.0, ge=0, le=1, description="Factor of the wish while volatility is high; 1: none."
@@ -75,7 +75,7 @@ class GatingConfig(Config):
         0.5, ge=0, le=1, description="Share of the threshold at which a position is left; 1: no hysteresis."
     )
     min_change: float | Literal["auto"] = Field(
-        0.1,
+        0.0,
         description="Change of the wish until which a position is kept, in 0..2; 0: every change counts. "
         "auto: what costs, edge and half-life of the signal decide.",
     )

@@ -16,6 +16,8 @@ from ensemble import judging, report
 from ensemble.blenders import BLENDERS
 from ensemble.folds import FoldJob, folds_of
 from ensemble.forecasts import check_members, require_forecasts, train_forecasters
+from ensemble.gating import require_known
+from ensemble.informed import PREFIX, wanted
 from ensemble.rerun import permutation_test
 from ensemble.settings import ValidateConfig
 from experiments.ledger import Ledger
@@ -67,7 +69,15 @@ class Work:
         """
         # A typing error should not cost the minute of reading and computing.
         DETECTORS.create(config.detector.name, config.detector.settings)
-        FAMILIES.create(config.specialists.family.name, config.specialists.family.settings)
+        family = FAMILIES.create(config.specialists.family.name, config.specialists.family.settings)
+        titles, place = (
+            tuple(member.title() for member in config.forecasters),
+            "specialists.family: a forecast",
+        )
+        for name in wanted((*family.signals, *family.levels)):
+            require_known(
+                name.removeprefix(PREFIX), titles, "specialists.family: a forecast it reads", "member"
+            )
         BLENDERS.create(config.blender.name, config.blender.settings)
         for name in config.rivals:
             BLENDERS.create(name, {})

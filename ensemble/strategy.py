@@ -19,6 +19,7 @@ from backtest.limits import RiskLimits
 from configs.load import Config, ConfigError, validate
 from ensemble.blenders import Blender, load_blender
 from ensemble.gating import Gates, GatingConfig, require_known
+from ensemble.informed import informed, wanted
 from ensemble.keeping import read_whole, sealed, write_whole
 from ensemble.signals import Blend, SignalTable
 from ensemble.sizing import Sizing, SizingConfig
@@ -224,9 +225,13 @@ class Strategy:
                 )
         regimes = self.detector.update(core)
         labels = self._labels.update(regimes)
-        values = np.empty((len(bars), len(self.sources)))
-        for j, source in enumerate(self.sources):
-            signal = source.update(bars, given[source.reads], regimes, labels)
+        values = np.full((len(bars), len(self.sources)), np.nan)
+        # Forecasters first: specialists may read what they say.
+        for j, source in sorted(enumerate(self.sources), key=lambda one: one[1].kind != "forecaster"):
+            table = given[source.reads]
+            if columns := wanted(source.columns):
+                table = informed(core, columns, dict(zip(self._names, values.T, strict=True)))
+            signal = source.update(bars, table, regimes, labels)
             values[:, j] = np.where(bars.time > source.fitted_until, signal, np.nan)
         if len(bars):
             self._heard_until = int(bars.time[-1])
@@ -383,7 +388,7 @@ class Strategy:
                     f"{place}: source {source.name} was fitted on features {source.version}; the settings "
                     f"give {pipeline.version}"
                 )
-            for name in source.columns:
+            for name in set(source.columns) - set(wanted(source.columns)):
                 require_known(name, pipeline.names, f"{place}: a column of source {source.name}", "feature")
         for what, until in self._seen().items():
             if until is None:

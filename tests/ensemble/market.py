@@ -47,7 +47,9 @@ CORE = FeaturesConfig(
 )  # fmt: skip
 WIDE = JoinedFeaturesConfig(names=("return_1", "return_4", "return_24", "zscore_24", "volatility_24"))
 PATH = PathConfig(min_dwell_bars=6)
-GATING = GatingConfig(volatility_window=240)
+GATING = GatingConfig(
+    volatility_window=240, confidence_power=0.5, threshold=0.1, wild_threshold=0.2, min_change=0.1
+)
 SIZING = SizingConfig(half_life_bars=24.0)
 #: Settings of the forecasters that are fitted in a blink.
 FORECASTER_SETTINGS = {"lstm": {"lookback": 12, "hidden": 8, "epochs": 1}}

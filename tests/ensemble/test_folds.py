@@ -109,6 +109,37 @@ def test_the_same_seed_fits_the_same_fold(job, results, config, tmp_path):
     assert again.rivals.keys() == results[0].rivals.keys() == set(config.rivals) - {"route"}
 
 
+INFORMED = (
+    "specialists.family={name: blend, signals: [return_4, return_24, zscore_24, zscore_96, ema_gap_8_24, "
+    "ema_gap_48_192, di_balance_14, slope_24, macd_histogram, rsi_14, close_location_24, close_location_96, "
+    "volume_balance_24, forecast_logistic_4h]}"
+)
+
+
+@pytest.fixture(scope="module")
+def informed(tmp_path_factory):
+    """A fold whose specialists read the forecaster."""
+    made = job_of(settings(INFORMED, "folds.latest=1"), tmp_path_factory.mktemp("informed"))
+    made(0)
+    return made
+
+
+def test_specialists_read_forecasts_that_are_out_of_fold(informed):
+    result, split = informed.load(0), informed.splits[0]
+    assert "weight_forecast_logistic_4h" in result.record.members["trending"]["genes"]
+    stop = split.test.stop
+    again = informed.strategy_of(0).decide(informed.bars[:stop], informed.core[:stop], informed.wide[:stop])
+    np.testing.assert_array_equal(again[split.test].signals.values, result.blend.signals.values)
+    # Another answer in the test rows is another signal of the specialists, and none in earlier rows.
+    (forecast,) = informed.forecasts
+    answers = forecast.answers.copy()
+    answers[split.train] = 1.0 / 3.0
+    other = replace(informed, forecasts=(replace(forecast, answers=answers),))
+    with SerialMapper() as workers:
+        blind = other.fit(0, workers)
+    assert blind.record.members["trending"]["genes"] != result.record.members["trending"]["genes"]
+
+
 def test_bars_after_a_fold_change_nothing_in_it(job, results, config, tmp_path):
     stop = job.splits[0].test.stop
     values = job.bars.values.copy()

@@ -365,7 +365,10 @@ def test_what_is_decided_is_traded_from_the_next_open():
         ),
         ({"features": FeaturesConfig(names=("return_1",))}, "there is no such feature"),
         ({"gating": GatingConfig(confirm="logistic_8h")}, "did you mean logistic_4h"),
-        ({"gating": GatingConfig(volatility_column="volatility_25")}, "did you mean volatility_24"),
+        (
+            {"gating": GatingConfig(wild_threshold=0.2, volatility_column="volatility_25")},
+            "did you mean volatility_24",
+        ),
         ({"interval_ns": 60_000_000_000}, "was fitted on bars of 1h; the strategy decides on bars of 1m"),
         ({"detector": DETECTORS.create("volatility")}, "the detector is not fitted"),
     ],

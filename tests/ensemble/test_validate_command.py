@@ -8,6 +8,7 @@ import pytest
 from ensemble import running
 from ensemble.validate import main
 from experiments.ledger import Ledger
+from specialists.blend import SIGNALS
 from tests.unpainted import unpainted
 
 TINY = [
@@ -21,6 +22,8 @@ TINY = [
     "evidence.overfitting_paths=20", "robustness.sigmas=[0.1]", "robustness.draws=2",
     "robustness.cost_factors=[0.0,1.0,2.0]",
 ]  # fmt: skip
+
+READS = [*SIGNALS[:-1], "forecast_logistic_8h"]
 
 
 def validate(runs, *arguments, settings=TINY):
@@ -99,6 +102,7 @@ def test_a_killed_validation_ends_in_the_same_bytes(finished, tmp_path, monkeypa
         (("--bars", "nowhere.csv"), TINY, "nowhere.csv"),
         ((), [*TINY, "forecasters=[{name: oracle, span: month}]"], "no forecaster named 'oracle'"),
         ((), [*TINY, "rivals=[nobody]"], "no blender named 'nobody'"),
+        ((), [*TINY, f"specialists.family={{name: blend, signals: {READS}}}"], "did you mean logistic_4h"),
         (("--resume", "latest"), (), "holds no validation to resume"),
         (("--resume-changed",), (), "--resume-changed was given without --resume"),
         (("--resume", "latest", "--seed", "8"), (), "--seed was given with --resume"),
