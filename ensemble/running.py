@@ -75,9 +75,7 @@ class Work:
             "specialists.family: a forecast",
         )
         for name in wanted((*family.signals, *family.levels)):
-            require_known(
-                name.removeprefix(PREFIX), titles, "specialists.family: a forecast it reads", "member"
-            )
+            require_known(name.removeprefix(PREFIX), titles, place, "forecaster")
         BLENDERS.create(config.blender.name, config.blender.settings)
         for name in config.rivals:
             BLENDERS.create(name, {})

@@ -6,13 +6,17 @@ guarantee it would break instead.
 """
 
 from tests.mutants.conducting import CONDUCTING
+from tests.mutants.forecasting import FORECASTING
 from tests.mutants.judging import JUDGING
 from tests.mutants.learning import LEARNING
 from tests.mutants.mutant import Mutant
 from tests.mutants.searching import SEARCHES
 from tests.mutants.trading import TRADING
+from tests.mutants.validating import VALIDATING
 
-PLANTED: tuple[Mutant, ...] = (*TRADING, *JUDGING, *LEARNING, *SEARCHES, *CONDUCTING)
+PLANTED: tuple[Mutant, ...] = (
+    *TRADING, *JUDGING, *LEARNING, *SEARCHES, *CONDUCTING, *FORECASTING, *VALIDATING,
+)  # fmt: skip
 
 LISTED = (
     "fill at signal close",
