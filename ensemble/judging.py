@@ -14,6 +14,7 @@ from ensemble.fold_result import FoldResult
 from ensemble.folds import FoldJob
 from ensemble.joining import joined
 from ensemble.permutation import Permutations
+from ensemble.phases import phase
 from ensemble.robustness import push
 from ensemble.settings import ValidateConfig
 from ensemble.shaking import Shaken
@@ -38,27 +39,27 @@ def judge(
     """Compare, weigh, decide, print and save; return the report."""
     bars = selection.bars
     fingerprint = bars.fingerprint()
-    validated, draws = joined(config, bars, results)
+    with phase(run, "baselines"):
+        validated, draws = joined(config, bars, results)
     # The look is noted before anything is printed: who stops here has looked all the same.
     subject = hashlib.sha256("".join(fold.fingerprint for fold in validated.folds).encode()).hexdigest()
     first, last = (int(validated.time[i]) for i in (0, -1))
     looks = ledger.record_opening(fingerprint, run.id, first, last, subject)
     trials = ledger.summary(fingerprint)
-    with console.status("weighing the evidence"):
+    with phase(run, "evidence"), console.status("weighing the evidence"):
         evidence = weigh(
             validated.result, members=validated.members, blenders=validated.blenders,
             baselines=validated.baselines, trials=trials, looks=looks, seed=config.seed,
             config=config.evidence,
         )  # fmt: skip
-    with console.status("pushing costs, delays and genes"):
-        shaken = None
+    with phase(run, "robustness"), console.status("pushing costs, delays and genes"):
+        shaken, threads = None, None if config.workers.name == "ray" else workers
         if config.robustness.sigmas and _can_shake(config):
-            shaken = Shaken(job, validated.rows, config.seed)
+            shaken = Shaken(job, validated.rows, config.seed, threads)
         targets, known = _targets(validated)
         robustness = push(
             targets, known, config.costs, config.limits, config=config.robustness, decide=shaken,
-            workers=None if config.workers.name == "ray" else workers, venue=config.venue,
-            rows=validated.rows,
+            workers=threads, venue=config.venue, rows=validated.rows,
         )  # fmt: skip
     judgment = criteria.judge(
         validated.result, members=validated.members, blenders=validated.blenders,
@@ -69,7 +70,8 @@ def judge(
         validated, evidence, robustness, permutations, judgment, draws, trials, looks,
         _provenance(run, config, selection, job, validated.rows),
     )  # fmt: skip
-    return report.write(run, found, console)
+    with phase(run, "report"):
+        return report.write(run, found, console)
 
 
 def _targets(validated: Validated):

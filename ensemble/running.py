@@ -18,6 +18,7 @@ from ensemble.folds import FoldJob, folds_of
 from ensemble.forecasts import check_members, require_forecasts, train_forecasters
 from ensemble.gating import require_known
 from ensemble.informed import PREFIX, wanted
+from ensemble.phases import phase
 from ensemble.rerun import permutation_test
 from ensemble.settings import ValidateConfig
 from experiments.ledger import Ledger
@@ -185,18 +186,17 @@ def resume_run(
 def _complete(run: Run, work: Work, workers: Mapper, console: Console, forced: tuple[str, ...] = ()) -> None:
     config, bars = work.config, work.selection.bars
     run.write_manifest(data={"bars": work.fingerprint}, seeds={"root": config.seed})
-    began = clock.perf_counter()
     try:
-        with _progress(console, "forecasters", 1.0) as told:
+        with phase(run, "forecasters"), _progress(console, "forecasters", 1.0) as told:
             forecasts = train_forecasters(
                 run, config, bars, work.wide, work.identity(), told, partial(_note, run, console), forced
             )
-        run.log(f"forecasters: {clock.perf_counter() - began:.1f} s")
         require_forecasts(forecasts, [split.validation for split in work.splits], bars.time)
         job = FoldJob(
             run, config, bars, work.core, work.wide, forecasts, work.splits, work.identity(), forced
         )
-        results = _folds(run, work, job, workers, console)
+        with phase(run, "folds"):
+            results = _folds(run, work, job, workers, console)
     except BaseException:
         if any((run.folder / "checkpoints").glob("*/*.ckpt")):
             console.print(
@@ -204,10 +204,9 @@ def _complete(run: Run, work: Work, workers: Mapper, console: Console, forced: t
                 soft_wrap=True,
             )
         raise
-    judging.judge(
-        run, config, work.selection, job, results, work.ledger(), _permuted(run, work, workers, console),
-        workers, console,
-    )  # fmt: skip
+    with phase(run, "shuffled markets"):
+        permutations = _permuted(run, work, workers, console)
+    judging.judge(run, config, work.selection, job, results, work.ledger(), permutations, workers, console)
     console.print(f"Report, plots, strategies and predictions: {run.folder}", soft_wrap=True)
 
 

@@ -297,19 +297,22 @@ class ForecasterSource:
             )
         if not len(features):
             return np.empty(0)
-        new = features.select(self.columns)
-        rows = new if self._tail is None else concat([self._tail, new])
+        # Of the rows that taught it, a window's worth is enough: it is asked about none of them.
+        lookback = fitted.forecaster.lookback
+        first = int(np.searchsorted(features.time, fitted.trained_through, side="right"))
+        skipped = max(0, first - lookback)
+        new = features[skipped:].select(self.columns)
+        rows = new if self._tail is None or skipped else concat([self._tail, new])
         kept = len(rows) - len(new)
-        asked = kept + np.flatnonzero(new.time > fitted.trained_through)
-        out = np.full(len(rows), np.nan)
-        found = examples_of(
-            rows, None, asked, fitted.forecaster.lookback, fitted.scaler, interval_ns=fitted.interval_ns
-        )
+        asked = np.arange(kept + first - skipped, len(rows))
+        out = np.full(len(features), np.nan)
+        found = examples_of(rows, None, asked, lookback, fitted.scaler, interval_ns=fitted.interval_ns)
         if len(found):
-            out[found.rows] = _apart(self._answers(found, rows.time[found.rows]))
-        # At least one row, by which a gap before the next chunk is noticed.
-        self._tail = rows[max(0, len(rows) - max(fitted.forecaster.lookback - 1, 1)) :]
-        said = np.concatenate([self._said, out[kept:]])
+            out[skipped + found.rows - kept] = _apart(self._answers(found, rows.time[found.rows]))
+        # At least one row, by which a gap before the next chunk is noticed. A view would keep them all.
+        tail = rows[max(0, len(rows) - max(lookback - 1, 1)) :]
+        self._tail = Table(tail.time.copy(), tail.values.copy(), tail.names)
+        said = np.concatenate([self._said, out])
         self._said = said[said.size - self.hold + 1 :]
         return np.clip(_held(said, self.hold)[self.hold - 1 :] / self.scale, -1.0, 1.0)
 

@@ -8,6 +8,7 @@ A strategy is a stage: a backtest is one big update, live trading is updates of 
 same bits. It never answers for a row that taught one of its parts.
 """
 
+import copy
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -152,6 +153,17 @@ class Strategy:
             self.features, self.forecast_features, self.detector, self.path, self.sources, blender,
             self.gating, self.sizing, self.limits, self.fitted_until, self.label, self.interval_ns,
         )  # fmt: skip
+
+    def branched(self) -> Self:
+        """Return a strategy that can :meth:`blend` on from where this one stands, apart from it.
+
+        Only what the second half of a decision remembers is copied: all else is shared, and only one of the
+        two may hear again.
+        """
+        other = copy.copy(self)
+        for name in ("blender", "_gates", "_sizing"):
+            setattr(other, name, copy.deepcopy(getattr(self, name)))
+        return other
 
     def update(self, new: Bars) -> Blend:
         """Return what is decided at the close of each new bar.

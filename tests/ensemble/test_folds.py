@@ -152,6 +152,33 @@ def test_bars_after_a_fold_change_nothing_in_it(job, results, config, tmp_path):
     np.testing.assert_array_equal(again.blend.to_table().values, results[0].blend.to_table().values)
 
 
+def test_no_part_of_a_strategy_was_fitted_on_rows_of_a_later_part(job, results):
+    time = job.bars.time
+    for number, (split, result) in enumerate(zip(job.splits, results, strict=True)):
+        strategy = job.strategy_of(number)
+        assert strategy.detector.fitted_until == time[split.train.stop - 1]
+        assert strategy.blender.fitted_until == time[split.validation.stop - 1]
+        for source in strategy.sources:
+            assert source.fitted_until == result.record.members[source.name]["fitted_until"]
+            if source.kind == "specialist":
+                assert source.fitted_until == time[split.train.stop - 1]
+
+
+def test_bars_in_the_test_of_a_fold_change_nothing_that_was_fitted(job, results, config, tmp_path):
+    test = job.splits[0].test
+    values = job.bars.values.copy()
+    values[test.start :, :4] *= np.exp(np.cumsum(np.random.default_rng(1).normal(0, 0.03, len(values))))[
+        test.start :, None
+    ]
+    other = job_of(config, tmp_path, replace(job.bars, values=values))
+    with SerialMapper() as workers:
+        again = other.fit(0, workers)
+    before = results[0].record
+    assert again.record.fingerprint == before.fingerprint  # of every part, to the last bit
+    assert (again.record.members, again.record.fitted_until) == (before.members, before.fitted_until)
+    assert not np.array_equal(again.blend.signals.values, results[0].blend.signals.values, equal_nan=True)
+
+
 def test_bars_inside_a_fold_would_change_it(job, results, config, tmp_path):
     # Negative control of the test above.
     values = job.bars.values.copy()

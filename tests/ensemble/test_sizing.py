@@ -250,15 +250,19 @@ def test_one_row_at_a_time_and_a_size_that_forgets_is_seen():
     assert in_parts(Forgetful(config), bars, gated, range(100, N)).tobytes() != whole.tobytes()
 
 
-def test_later_bars_change_nothing_before_them():
-    config = SizingConfig(kelly=0.5, half_life_bars=24.0, kelly_prior_bars=0.0)
-    bars, gated = walk(N, drift=0.003), np.abs(random_signal(N, 5))
+@pytest.mark.parametrize("kelly", [None, 0.5])
+@pytest.mark.parametrize("cut", [120, 200])
+def test_later_bars_change_nothing_before_them(cut, kelly):
+    # No band, and a signal that is never flat: a peek at one bar must show in the row before it.
+    config = SizingConfig(kelly=kelly, half_life_bars=24.0, kelly_prior_bars=0.0, min_change=0.0)
+    bars, gated = walk(N, drift=0.003), 0.1 + np.abs(random_signal(N, 5)) / 2
     values = bars.values.copy()
-    values[200:, :4] *= np.linspace(1, 9, 50)[:, None]
+    values[cut:, :4] *= np.linspace(2, 9, N - cut)[:, None]
     altered = dataclasses.replace(bars, values=values)
     one, two = (Sizing(config).update(each, gated) for each in (bars, altered))
-    assert one[:200].tobytes() == two[:200].tobytes()
-    assert one[200:].tobytes() != two[200:].tobytes()
+    assert one[cut - 1] > 0.0
+    assert one[:cut].tobytes() == two[:cut].tobytes()
+    assert one[cut] != two[cut]
 
 
 @pytest.mark.parametrize("start", [3, 200, 450])

@@ -217,6 +217,34 @@ def test_bars_closer_than_their_interval_do_not_collide():
     assert np.concatenate(parts).tobytes() == one.fresh().update(bars, features, regimes, labels).tobytes()
 
 
+def held(bars_held):
+    one = source("logistic_4h")
+    return ForecasterSource("held", one.fitted, 0.2, hold=bars_held)
+
+
+def test_an_answer_stands_for_as_many_bars_as_its_horizon_has():
+    plain, hold = held(1), 4
+    single = whole(ForecasterSource("plain", plain.fitted, 1.0))  # what is not cut at a full signal
+    assert np.isnan(single[0])
+    expected = np.full(market.N, np.nan)
+    for t in np.flatnonzero(~np.isnan(single)):
+        standing = single[max(t - hold + 1, 0) : t + 1]
+        expected[t] = np.clip(np.nansum(standing) / hold / 0.2, -1.0, 1.0)
+    np.testing.assert_allclose(whole(held(hold)), expected, rtol=0, atol=1e-14)
+    # Negative control: answers that stand for another time are others.
+    for other in (hold - 1, hold + 1):
+        assert np.nanmax(np.abs(whole(held(other)) - expected)) > 0.01
+
+
+def test_held_answers_are_the_same_wherever_the_rows_are_cut():
+    one = held(4)
+    edges = [0, 1_400, 1_401, 1_402, 1_405, 2_000, 2_002, 2_002, market.N]
+    assert in_parts(one, edges).tobytes() == whole(one).tobytes()
+    # What was decided on kept answers is what the stage says row by row.
+    answers = one.fitted.answers(market.wide(), TEST)
+    np.testing.assert_allclose(whole(one)[TEST][3:], one.signal(answers)[3:], rtol=0, atol=1e-12)
+
+
 def test_features_of_another_version_are_refused():
     one = source("logistic_4h")
     bars, features, regimes, labels = tables(one)

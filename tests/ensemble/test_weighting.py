@@ -10,7 +10,8 @@ from scipy.integrate import quad
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-from ensemble.blenders import net_returns, opinions
+from ensemble import weighting
+from ensemble.blenders import OPEN_ROWS, net_returns, opinions
 from ensemble.signals import SignalTable, earned
 from ensemble.weighting import in_volatilities, log_scores, mixed, pooled, sharpest
 from market.table import DataError
@@ -171,6 +172,28 @@ def test_each_regime_may_have_weights_of_its_own():
     few = fitted("validated", rows, {"by_regime": True, "regime_rows": 5000}, cost=0.0)
     assert (few.weights == few.weights[-1]).all()
     np.testing.assert_array_equal(few.weights[-1], made.weights[-1])
+
+
+def test_no_decision_that_reaches_into_a_held_out_block_is_learned_from(monkeypatch):
+    rows, learned = market(902, seed=3, holes=False), []
+
+    def noted(net):
+        learned.append(net)
+        return sharpest(net)
+
+    monkeypatch.setattr(weighting, "sharpest", noted)
+    fitted("validated", rows, {"blocks": 3})
+    net = net_returns(rows.signals.values, rows.bars, COST)
+    assert len(net) == 900
+    place = {row.tobytes(): t for t, row in enumerate(net)}
+    *held_out, everything = learned
+    assert len(everything) == 900
+    for block, kept in zip((range(300), range(300, 600), range(600, 900)), held_out, strict=True):
+        found = {place[row.tobytes()] for row in kept}
+        # The decision of a row is bought at the next open and over at the one after.
+        touched = {t for t in range(900) if {t + i for i in range(OPEN_ROWS + 1)} & set(block)}
+        after = {t for t in range(900) if {t - i for i in range(OPEN_ROWS + 1)} & set(block)}
+        assert found == set(range(900)) - touched - after
 
 
 def test_blocks_need_rows():

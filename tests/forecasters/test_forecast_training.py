@@ -243,6 +243,16 @@ def test_a_fitted_fold_answers_from_disk_what_it_answered_in_training_and_refuse
         loaded.answers(ground.features, slice(fold.test.start - 100, fold.test.stop))
 
 
+def test_the_row_that_ended_a_training_is_refused_and_the_next_one_answered(ground):
+    config = config_of()
+    fitted = fit_fold(ground, folds_of(ground, config.schedule)[0], config).fitted
+    row = int(np.searchsorted(ground.bars.time, fitted.trained_through))
+    assert ground.bars.time[row] == fitted.trained_through
+    with pytest.raises(DataError, match="is not out of sample"):
+        fitted.answers(ground.features, slice(row, row + 2))
+    assert not np.isnan(fitted.answers(ground.features, slice(row + 1, row + 2))).any()
+
+
 def test_no_answer_changes_with_bars_after_its_own_and_one_that_knows_the_future_does(ground):
     config = config_of(TREES)
     split = folds_of(ground, config.schedule)[1]

@@ -278,6 +278,22 @@ def test_a_selection_on_all_rows_is_found_by_both(by, ground, tmp_path, monkeypa
     assert baits & set(found["bait"][0].fitted.scaler.names)
 
 
+@scores
+def test_the_validation_rows_do_not_choose_what_they_will_judge(by, ground, tmp_path):
+    config = config_of(by)
+    split = folds_of(ground, config.schedule)[0]
+    fold, _ = frozen(ground, config, split, tmp_path / "plain")
+    first = fold.told["rows"]["validation"][0]
+    baited = altered_from(ground, first)  # noise that tells the label from there on
+    other, _ = frozen(baited, config, split, tmp_path / "baited")
+    assert other.told["selection"] == fold.told["selection"]
+    assert other.told["dropped"] == fold.told["dropped"]
+    # Negative control: a training that ends later has rows of the bait to fit on, and takes it.
+    later, _ = frozen(baited, config, folds_of(ground, config.schedule)[-1], tmp_path / "later")
+    assert later.told["rows"]["fit"][1] > first
+    assert {f"noise_{i}" for i in range(10 - BAITS, 10)} & set(later.fitted.scaler.names)
+
+
 def test_a_fold_reads_what_was_selected_and_says_why_it_reads_no_more(ground, tmp_path):
     config = config_of()
     split = folds_of(ground, config.schedule)[0]

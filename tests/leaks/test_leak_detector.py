@@ -278,6 +278,17 @@ def test_inputs_are_cut_when_their_values_became_known():
     assert len(futures.past(8)[2]) == 1
 
 
+def test_a_value_that_has_happened_and_is_not_published_is_altered_with_the_future():
+    funding = inputs()["funding"]
+    row = 7  # a rate settles at its very close, and is published a minute later
+    assert int(bars().time[row]) == funding.event_time[0] < funding.available_at[0]
+    futures = Futures([bars(), funding])
+    for poison in POISONS:
+        # Compared as lists, for what becomes unknown is left out of a series altogether.
+        first, second = (futures.altered(at, poison)[1].value[:1].tolist() for at in (row, row + 1))
+        assert first != funding.value[:1].tolist() == second
+
+
 def test_the_other_market_may_be_a_real_one():
     other = Bars(bars().time, bars().values[::-1] * 0.5, bars().names, "ETH/USDT", HOUR)
     futures = Futures([bars()], {0: other})

@@ -1,4 +1,4 @@
-"""Bugs in what forecasts: labels and their weights, training, quantiles, promotion, the search for barriers."""
+"""Bugs in what forecasts: labels and weights, training, quantiles, promotion, tuning, barriers."""
 
 from tests.mutants.mutant import Mutant
 
