@@ -78,9 +78,10 @@ class Trading:
 
     def held(self) -> BacktestResult:
         """Return what buying once and holding earns: nothing protects it, for that would be a strategy."""
-        return self.exposure(np.ones(self.rows.stop - self.rows.start), self._unprotected())
+        return self.exposure(np.ones(self.rows.stop - self.rows.start), self.unprotected())
 
-    def _unprotected(self) -> RiskLimits:
+    def unprotected(self) -> RiskLimits:
+        """Return the limits of whoever holds: the largest exposure, and no stop."""
         return RiskLimits(max_exposure=self.limits.max_exposure, long_only=self.limits.long_only, stop=None)
 
 
@@ -105,7 +106,7 @@ def baselines(
         TREND: trading.signal(trend(trading.bars[: trading.rows.stop])[trading.rows]),
     }
     mean = float(strategy.curve.column("exposure").mean())
-    found[CONSTANT] = trading.exposure(np.full(m, mean), trading._unprotected())
+    found[CONSTANT] = trading.exposure(np.full(m, mean), trading.unprotected())
     if all(result.generalist is not None for result in results):
         found[GENERALIST] = trading.signal(np.concatenate([result.generalist for result in results]))
     draws: list[float] = []

@@ -156,7 +156,7 @@ def resume_run(
 ) -> Path:
     """Go on with a validation that was stopped or killed, as if it had never been; return its folder.
 
-    With ``changed`` it goes on with other code or libraries as well; the report says so.
+    With ``changed`` it goes on with other code or libraries as well; the log says so.
 
     Raises
     ------
