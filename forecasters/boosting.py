@@ -44,7 +44,9 @@ class QuantileBoostingConfig(BoostingConfig):
     """Boosted trees that can have quantiles."""
 
     quantiles: Levels = Field(
-        (), description="Levels of the return's quantiles to grow trees for beside the classes; none."
+        (),
+        max_length=99,
+        description="Levels of the return's quantiles to grow trees for beside the classes; none.",
     )
 
 

@@ -30,7 +30,9 @@ class TftConfig(NetworkConfig):
     d_model: int = Field(32, ge=2, le=2048, description="Numbers per row; a multiple of the heads.")
     heads: int = Field(4, ge=1, le=64, description="Attention heads; they share what they read.")
     quantiles: Levels = Field(
-        (0.1, 0.5, 0.9), description="Levels of the return's quantiles to learn beside the classes, or none."
+        (0.1, 0.5, 0.9),
+        max_length=99,
+        description="Levels of the return's quantiles to learn beside the classes, or none.",
     )
 
     @model_validator(mode="after")

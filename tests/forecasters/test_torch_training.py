@@ -99,7 +99,8 @@ def test_a_column_that_knows_the_answer_is_the_most_important(fitted):
         importances = model.importances()
         assert importances.shape == (len(LEVEL),)
         assert importances.sum() == pytest.approx(1.0)
-        assert importances[0] > 0.5
+        assert importances.argmax() == 0
+        assert importances[0] > 0.4  # weights of a tft stay nearer to even than slopes do
 
 
 def test_what_has_learned_nothing_has_no_importances():
