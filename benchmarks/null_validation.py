@@ -29,7 +29,6 @@ import json
 import math
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,21 +38,17 @@ import numpy as np
 from scipy.stats import binom
 
 from backtest.costs import Costs, ImpactBucket
-from backtest.simulate import TARGETS
-from compute.workers import Mapper, SerialMapper
+from compute.workers import SerialMapper
+from ensemble.baselines import targets_on
 from ensemble.criteria import CriteriaConfig, judge
 from ensemble.evidence import EvidenceConfig, weigh
-from ensemble.fold_result import FoldResult
-from ensemble.folds import FoldJob, folds_of
-from ensemble.forecasts import train_forecasters
 from ensemble.joining import joined
+from ensemble.rerun import walked
 from ensemble.robustness import RobustnessConfig, push
 from ensemble.settings import ValidateConfig
 from experiments.ledger import LedgerSummary, Openings
-from experiments.runs import Run
 from ga.controls import Hyperparameters
 from market.bars import Bars
-from market.features.pipeline import FeaturePipeline
 from market.sources.scenarios import SyntheticConfig
 from market.sources.synthetic import synthetic_market
 from market.table import Table
@@ -186,11 +181,9 @@ def ensemble(bars: Bars, seed: int) -> Found:
         seed=seed,
         config=EVIDENCE,
     )
-    exposure = np.zeros((found.rows.stop, 1))
-    exposure[found.rows, 0] = found.blend.exposure
     known = bars[: found.rows.stop]
     robustness = push(
-        Table(known.time, exposure, TARGETS[:1]), known, FREE, config.limits,
+        targets_on(known, found.rows, found.blend.exposure), known, FREE, config.limits,
         config=ROBUSTNESS, rows=found.rows,
     )  # fmt: skip
     verdict = judge(found.result, **parts, evidence=evidence, robustness=robustness, config=CRITERIA)
@@ -201,26 +194,6 @@ def ensemble(bars: Bars, seed: int) -> Found:
         earned=found.result.metrics.sharpe / math.sqrt(bars.bars_per_year),
         n_bars=evidence.skill.n_bars,
     )
-
-
-def walked(config: ValidateConfig, bars: Bars, workers: Mapper | None = None) -> tuple[FoldResult, ...]:
-    """Return the folds of a walk-forward, which leaves nothing on disk.
-
-    Parameters
-    ----------
-    config : ValidateConfig
-    bars : Bars (n,)
-    workers : Mapper, optional
-        Where genomes are evaluated; the result does not depend on it.
-    """
-    core = FeaturePipeline(config.features).update(bars)
-    wide = FeaturePipeline(config.forecast_features).update(bars) if config.forecasters else None
-    splits = folds_of(bars, core.warmup, config)
-    with tempfile.TemporaryDirectory() as place, SerialMapper() as alone:
-        run = Run.open(Path(place) / "runs", "benchmark", config.blender.name)
-        forecasts = train_forecasters(run, config, bars, wide, {}, _silent, _silent)
-        job = FoldJob(run, config, bars, core, wide, forecasts, splits, {})
-        return tuple(job.fit(number, workers or alone) for number in range(len(splits)))
 
 
 PIPELINES: dict[str, Pipeline] = {"specialist": specialist, "ensemble": ensemble}
@@ -329,10 +302,6 @@ def _trials(sharpes: np.ndarray, n_unique: int) -> LedgerSummary:
         "", sharpes.size, n_unique, float(n_unique), defined.size,
         float(defined.mean()), float(defined.var(ddof=1)), 1,
     )  # fmt: skip
-
-
-def _silent(*_: object) -> None:
-    pass
 
 
 def _plain(value: object) -> object:

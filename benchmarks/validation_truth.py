@@ -27,10 +27,10 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from benchmarks.measuring import machine
-from benchmarks.null_validation import walked
 from compute.workers import Mapper, mapper
 from configs.load import Config, load, validate
 from ensemble.joining import joined
+from ensemble.rerun import walked
 from ensemble.settings import ValidateConfig
 from ensemble.validation import Validated
 from market.bars import Bars

@@ -25,6 +25,13 @@ GENERALIST, ALWAYS_ON = "one generalist, same budget", "specialists always on"
 RANDOM, BEST_FORECASTER, CONSTANT = "random routing", "best single forecaster", "constant exposure"
 
 
+def targets_on(bars: Bars, rows: slice, exposure: np.ndarray) -> Table:
+    """Return targets of bars, Table (n, 1): the exposure of some rows, float64 (m,), flat elsewhere."""
+    wanted = np.zeros((len(bars), 1))
+    wanted[rows, 0] = exposure
+    return Table(bars.time, wanted, TARGETS[:1])
+
+
 class Trading:
     """Trades signals on the test rows, all in the same way.
 
@@ -56,12 +63,10 @@ class Trading:
     def exposure(self, exposure: np.ndarray, limits: RiskLimits | None = None) -> BacktestResult:
         """Return what exposures of the test rows earn, from a flat start; float64 (m,)."""
         bars = self.bars[: self.rows.stop]
-        wanted = np.zeros((len(bars), 1))
-        wanted[self.rows, 0] = exposure
         labels = np.full(len(bars), -1, np.int8)
         labels[self.rows] = self.regimes
         return simulate(
-            Table(bars.time, wanted, TARGETS[:1]), bars, self.costs, limits or self.limits,
+            targets_on(bars, self.rows, exposure), bars, self.costs, limits or self.limits,
             venue=self.venue, rows=self.rows, regimes=labels,
         )  # fmt: skip
 

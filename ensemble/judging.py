@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from compute.workers import Mapper
 from ensemble import criteria, report
+from ensemble.baselines import targets_on
 from ensemble.evidence import weigh
 from ensemble.fold_result import FoldResult
 from ensemble.folds import FoldJob
@@ -18,7 +18,7 @@ from ensemble.phases import phase
 from ensemble.robustness import push
 from ensemble.settings import ValidateConfig
 from ensemble.shaking import Shaken
-from ensemble.validation import Judged, Validated
+from ensemble.validation import Judged
 from experiments.ledger import Ledger
 from experiments.runs import Run
 from market.bars import timeframe_text
@@ -56,7 +56,8 @@ def judge(
         shaken, threads = None, None if config.workers.name == "ray" else workers
         if config.robustness.sigmas and _can_shake(config):
             shaken = Shaken(job, validated.rows, config.seed, threads)
-        targets, known = _targets(validated)
+        known = bars[: validated.rows.stop]
+        targets = targets_on(known, validated.rows, validated.blend.exposure)
         robustness = push(
             targets, known, config.costs, config.limits, config=config.robustness, decide=shaken,
             workers=threads, venue=config.venue, rows=validated.rows,
@@ -72,16 +73,6 @@ def judge(
     )  # fmt: skip
     with phase(run, "report"):
         return report.write(run, found, console)
-
-
-def _targets(validated: Validated):
-    from backtest.simulate import TARGETS
-    from market.table import Table
-
-    bars = validated.bars[: validated.rows.stop]
-    exposure = np.zeros((len(bars), 1))
-    exposure[validated.rows, 0] = validated.blend.exposure
-    return Table(bars.time, exposure, TARGETS[:1]), bars
 
 
 def _can_shake(config: ValidateConfig) -> bool:

@@ -12,10 +12,11 @@ import numpy as np
 
 from compute.workers import Mapper, SerialMapper
 from ensemble.baselines import Trading
+from ensemble.fold_result import FoldResult
 from ensemble.folds import FoldJob, folds_of
 from ensemble.forecasts import train_forecasters
 from ensemble.permutation import Permutations, PermutationTest
-from ensemble.settings import ValidateConfig
+from ensemble.settings import MONTHS, ValidateConfig
 from ensemble.signals import Blend
 from experiments.runs import Run
 from ga.checkpoint import Checkpoints
@@ -28,9 +29,8 @@ LABEL = "rerun"
 def smaller(config: ValidateConfig) -> ValidateConfig:
     """Return the settings of a re-run: longer folds, smaller searches, no rivals."""
     own = config.permutation
-    ratio = {"month": 1, "quarter": 3, "year": 12}
     spans = {
-        name: max(1, -(-getattr(config.folds, name) * ratio[config.folds.span] // ratio[own.span]))
+        name: max(1, -(-getattr(config.folds, name) * MONTHS[config.folds.span] // MONTHS[own.span]))
         for name in ("train_spans", "validation_spans")
     }
     hyperparameters = config.specialists.hyperparameters.model_copy(
@@ -51,24 +51,31 @@ def smaller(config: ValidateConfig) -> ValidateConfig:
 
 def earn(config: ValidateConfig, bars: Bars) -> np.ndarray:
     """Return the net returns of the strategy on the test rows of all folds, float64 (m,)."""
-    return validated_blend(config, bars)[1]
+    results = walked(config, bars)
+    blend = Blend.concat([result.blend for result in results])
+    rows = slice(results[0].record.test.start, results[-1].record.test.stop)
+    trading = Trading(bars, rows, config.sizing, config.costs, config.limits, config.venue, blend.label)
+    return trading.exposure(blend.exposure).curve.column("net_return")
 
 
-def validated_blend(config: ValidateConfig, bars: Bars) -> tuple[Blend, np.ndarray]:
-    """Validate without comparison or report; return the decisions on the test rows, and the net returns."""
+def walked(config: ValidateConfig, bars: Bars, workers: Mapper | None = None) -> tuple[FoldResult, ...]:
+    """Return the folds of a walk-forward, which leaves nothing on disk.
+
+    Parameters
+    ----------
+    config : ValidateConfig
+    bars : Bars (n,)
+    workers : Mapper, optional
+        Where genomes are evaluated; the result does not depend on it.
+    """
     core = FeaturePipeline(config.features).update(bars)
     wide = FeaturePipeline(config.forecast_features).update(bars) if config.forecasters else None
     splits = folds_of(bars, core.warmup, config)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, SerialMapper() as alone:
         run = Run.open(Path(place) / "runs", LABEL, config.blender.name)
         forecasts = train_forecasters(run, config, bars, wide, {}, _silent, _silent)
         job = FoldJob(run, config, bars, core, wide, forecasts, splits, {})
-        with SerialMapper() as workers:
-            results = [job.fit(number, workers) for number in range(len(splits))]
-    blend = Blend.concat([result.blend for result in results])
-    rows = slice(splits[0].test.start, splits[-1].test.stop)
-    trading = Trading(bars, rows, config.sizing, config.costs, config.limits, config.venue, blend.label)
-    return blend, trading.exposure(blend.exposure).curve.column("net_return")
+        return tuple(job.fit(number, workers or alone) for number in range(len(splits)))
 
 
 def permutation_test(

@@ -121,3 +121,15 @@ def test_a_finished_validation_is_not_resumed(finished, capsys):
     code, _ = validate(finished.parent, "--resume", "latest", settings=())
     assert code == 2
     assert "is finished" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("blank_pictures")
+def test_the_whole_search_is_made_again_on_shuffled_markets(tmp_path):
+    small = ["span=month", "population_size=16", "n_generations=2", "count=1"]
+    more = [*TINY, *(f"permutation.{one}" for one in small), "forecasters=[]", "rivals=[]"]
+    code, folder = validate(tmp_path / "runs", settings=more)
+    assert code == 0
+    found = json.loads((folder / "report.json").read_text())["permutations"]
+    assert len(found["found"]) == found["permutations"] == 1
+    assert found["found"][0] != found["observed"]
+    assert found["p"] == (0.5 if found["found"][0] < found["observed"] else 1.0)

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import null_validation, validation_truth
 from benchmarks.validation_truth import Market, Truth, TruthConfig, clairvoyant, main, market_of, table
 from configs.load import load
+from ensemble import rerun
 from ensemble.settings import ValidateConfig
 from market.features.pipeline import FeaturePipeline
 from market.sources.synthetic import SyntheticConfig
@@ -178,7 +179,7 @@ def test_the_same_walk_forward_earns_where_features_are_a_bar_early(monkeypatch)
             known = super().update(new)
             return replace(known, values=np.vstack([known.values[1:], known.values[-1:]]))
 
-    monkeypatch.setattr(null_validation, "FeaturePipeline", Early)
+    monkeypatch.setattr(rerun, "FeaturePipeline", Early)
     bars = null_validation.random_walk(null_validation.BARS["ensemble"], 1)
     found = null_validation.ensemble(bars, 1)
     assert standard_errors(found) > 4
