@@ -65,7 +65,7 @@ class Run:
     Parameters
     ----------
     id : str
-        ``{command}-{name}_{utc time}``, with ``-2``, ``-3``, ... when a second holds several.
+        ``{command}-{name}_{utc time}``, with ``-2``, ``-3``, ... when a second holds several runs.
     folder : Path
         Its directory, named by the id.
     clock : float
@@ -104,8 +104,10 @@ class Run:
         root = Path(root)
         with _explained(root, "used as the folder of runs"):
             root.mkdir(parents=True, exist_ok=True)
-        first = f"{command}-{name}_{now.astimezone(UTC).strftime(_STAMP)}"
-        again = 1
+        stamp = now.astimezone(UTC).strftime(_STAMP)
+        first = f"{command}-{name}_{stamp}"
+        # After every run of this second, of any command: the order of the ids is the order of the runs.
+        again = 1 + max((again for time, again, _ in _stamped(root) if time == stamp), default=0)
         while True:
             run_id = checked_id(first if again == 1 else f"{first}-{again}")
             with _explained(root / run_id, "made"):
@@ -263,16 +265,20 @@ def list_runs(root: str | Path, command: str | None = None) -> list[Run]:
     Folders whose names are not run ids are left alone.
     """
     root = Path(root)
-    found = []
+    found = [
+        (time, again, name)
+        for time, again, name in _stamped(root)
+        if (command is None or name.startswith(f"{command}-")) and (root / name).is_dir()
+    ]
+    return [Run(name, root / name) for _, _, name in sorted(found)]
+
+
+def _stamped(root: Path) -> list[tuple[str, int, str]]:
+    # Second, number within it and id of everything in a folder that is named like a run.
     with _explained(root, "listed"):
         names = os.listdir(root) if root.exists() else []
-    for name in names:
-        match = _STAMPED.fullmatch(name)
-        if not match or not _ID.fullmatch(name) or not (root / name).is_dir():
-            continue
-        if command is None or name.startswith(f"{command}-"):
-            found.append((match["time"], int(match["again"] or 1), name))
-    return [Run(name, root / name) for _, _, name in sorted(found)]
+    matches = [_STAMPED.fullmatch(name) for name in names if _ID.fullmatch(name)]
+    return [(match["time"], int(match["again"] or 1), match.string) for match in matches if match]
 
 
 def latest(root: str | Path, command: str | None = None) -> Run | None:

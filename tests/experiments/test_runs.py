@@ -49,6 +49,15 @@ def test_runs_of_one_second_get_suffixes_and_nothing_is_overwritten(tmp_path):
     assert json.loads((first.folder / "metrics/metrics.json").read_text()) == {"sharpe": 1.0}
 
 
+def test_runs_of_one_second_are_listed_in_the_order_they_were_opened(tmp_path):
+    opened = [Run.open(tmp_path, command, "x", NOON).id for command in ("tune", "evolve", "detect", "evolve")]
+    assert [run.id for run in list_runs(tmp_path)] == opened
+    assert latest(tmp_path).id == opened[-1]
+    assert latest(tmp_path, "detect").id == opened[2]
+    later = Run.open(tmp_path, "evolve", "x", NOON + timedelta(seconds=1))
+    assert later.id == "evolve-x_20260102T123006Z"
+
+
 @pytest.mark.parametrize(
     "name",
     [
