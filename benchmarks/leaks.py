@@ -5,13 +5,16 @@
 Three tables. The 24 planted leaks of guarantees, section 5: the routes that found each, the first row it
 touches, how many rows it looks ahead at least, and by how much an answer of the past changed. The 12 clean
 controls. Then every part of the chain from bars to targets, cut off at 200 rows (L1) and given four other
-futures at 50 rows (L2): the largest difference to what had been answered before, which must be 0.
+futures at 50 rows (L2): the largest difference to what had been answered before, which must be 0. Its last
+parts are whole: strategies of a walk-forward, loaded from disk, and the walk-forward itself, in which all is
+fitted anew on every one of these data.
 
 The exit status is 1 unless the tally is 24 of 24 and 0 of 12, and every difference of the chain is 0.
 """
 
 import argparse
 import contextlib
+import math
 import sys
 import tempfile
 import time
@@ -25,7 +28,15 @@ from threadpoolctl import threadpool_limits
 
 from backtest.limits import RiskLimits
 from compute.seeds import stream
-from configs.load import validate
+from compute.workers import SerialMapper
+from configs.load import load, validate
+from ensemble import folds
+from ensemble.blenders import BLENDERS
+from ensemble.forecasts import train_forecasters
+from ensemble.rerun import walked
+from ensemble.settings import ValidateConfig
+from ensemble.strategy import Strategy
+from experiments.runs import Run
 from forecasters.fitted import FittedForecaster
 from forecasters.settings import ForecastConfig
 from forecasters.training import fit_fold, folds_of, prepare
@@ -58,6 +69,20 @@ FORECAST = {
     "schedule": {"span": "month", "train_spans": 6, "embargo_bars": 12},
     "baselines": ["majority"],
 }
+#: A walk-forward of two folds, small enough to be repeated at every cut: the last one learns on rows that
+#: cuts in the first one alter.
+WALK = (
+    "folds={span: month, train_spans: 5, validation_spans: 1, embargo_bars: 24}",
+    "specialists.hyperparameters={population_size: 16, n_generations: 2}",
+    "specialists.fitness={folds: 4, min_trades: 2}", "specialists.generalist=false",
+    "forecast_features.names=[return_1,return_24,zscore_24,volatility_24]",
+    "forecasters=[{name: logistic, label: {horizon: 4h}, span: month, train_spans: 4}]",
+    "random_routing.draws=0",
+)  # fmt: skip
+EMBARGO = 24  # bars between the last label that taught and the first row that is answered
+#: Blenders that are fed bars; all of them are fed features, which is the quicker way to the same rows.
+STREAMED = ("route", "regime_weighted", "online", "stack")
+LEAST_CHANGES = 10  # of the exposure out of sample: a strategy that sleeps proves nothing
 
 
 @dataclass(frozen=True)
@@ -71,15 +96,19 @@ class Part:
     inputs : tuple of Table or ExternalSeries
     options : mapping
         Of :func:`market.leaks.inspect`.
+    share : float
+        Of the cuts that are asked for: what is fitted again at each of them takes its time.
     """
 
     name: str
     stage: Callable[..., Any] | Any
     inputs: tuple[Given, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    share: float = 1.0
 
     def inspected(self, cuts: int, prefixes: int) -> tuple[LeakReport, LeakReport]:
         """Return what cutting off has found, and what other futures have."""
+        cuts, prefixes = (math.ceil(self.share * count) for count in (cuts, prefixes))
         shorter = inspect(self.stage, *self.inputs, cuts=0, starts=0, prefixes=prefixes, **self.options)
         altered = inspect(self.stage, *self.inputs, cuts=cuts, starts=0, prefixes=0, **self.options)
         return shorter, altered
@@ -119,6 +148,8 @@ def chain(n: int, folder: Path, seed: int = 5) -> Iterator[Part]:
         trader = loaded_specialist(name, (bars, features, labels), train, folder / f"specialist-{name}")
         yield Part(f"specialist: {name}", trader, (bars, features, labels), judged)
     yield from forecasts(round(n / 3.5), folder / "fold", seed)
+    yield from strategies(bars, folder / "strategies")
+    yield walk_forward(bars)
 
 
 def in_pieces(config: FeaturesConfig) -> Callable[[Bars], dict[str, np.ndarray]]:
@@ -130,8 +161,7 @@ def in_pieces(config: FeaturesConfig) -> Callable[[Bars], dict[str, np.ndarray]]
     def stage(bars: Bars) -> dict[str, np.ndarray]:
         pipeline = FeaturePipeline(config)
         values = np.full((len(bars), len(pipeline.names)), np.nan)
-        unknown = np.isnan(bars.values).any(axis=1)
-        end = int(np.argmax(unknown)) if unknown.any() else len(bars)
+        end = known(bars)
         for start in range(0, end, PIECE):
             rows = slice(start, min(end, start + PIECE))
             values[rows] = pipeline.update(bars[rows]).values
@@ -140,6 +170,12 @@ def in_pieces(config: FeaturesConfig) -> Callable[[Bars], dict[str, np.ndarray]]
         return {name: values[:, place] for place, name in enumerate(pipeline.names)}
 
     return stage
+
+
+def known(bars: Bars) -> int:
+    """Return how many rows come before the first that holds NaN."""
+    unknown = np.isnan(bars.values).any(axis=1)
+    return int(np.argmax(unknown)) if unknown.any() else len(bars)
 
 
 def joined(bars: Bars) -> Part:
@@ -221,6 +257,108 @@ def forecasts(n: int, folder: Path, seed: int) -> Iterator[Part]:
     yield Part("forecaster: trained again", trained, (bars,), {"first": first})
 
 
+def strategies(bars: Bars, folder: Path) -> Iterator[Part]:
+    """Return the strategies of a fold by every blender, as loaded from disk: from features, and from bars.
+
+    Parameters
+    ----------
+    bars : Bars (n,)
+    folder : Path
+        For the runs of which they are the first fold.
+
+    Raises
+    ------
+    RuntimeError
+        If one of them hardly trades; its inspection would prove nothing.
+    """
+    config = walk("rivals=[]")
+    core, wide = (FeaturePipeline(one).update(bars) for one in (config.features, config.forecast_features))
+    splits = folds.folds_of(bars, core.warmup, config)[:1]
+    first, run = splits[0].test.start, Run.open(folder, "validate", "leaks")
+    forecasts = train_forecasters(run, config, bars, wide, {}, silent, silent)
+    loaded: dict[str, Strategy] = {}
+    for name in BLENDERS.names():
+        chosen = walk("rivals=[]", f"blender.name={name}")
+        job = folds.FoldJob(run, chosen, bars, core, wide, forecasts, splits, {})
+        with SerialMapper() as alone:
+            job.fit(0, alone)
+        loaded[name] = job.strategy_of(0)
+        wanted = loaded[name].fresh().decide(bars, core, wide).exposure[first:]
+        if np.count_nonzero(np.diff(wanted)) < LEAST_CHANGES:
+            raise RuntimeError(f"the strategy by {name} hardly trades; the inspection would prove nothing")
+    stamps = {
+        name: {"trained_through": one.fitted_until, "first": first, "embargo": EMBARGO}
+        for name, one in loaded.items()
+    }
+    plain = tuple(Table(one.time, one.values, one.names) for one in (core, wide))
+    for name, one in loaded.items():
+        yield Part(f"strategy: {name}", decided(one), (bars, *plain), stamps[name])
+    for name in STREAMED:
+        yield Part(f"bars to exposure: {name}", streamed(loaded[name]), (bars,), stamps[name])
+
+
+def decided(strategy: Strategy) -> Callable[[Bars, Table, Table], Table]:
+    """Return the stage from bars and features to everything that is decided, exposure and all."""
+
+    def stage(bars: Bars, core: Table, wide: Table) -> Table:
+        return strategy.fresh().decide(bars, core, wide).to_table()
+
+    return stage
+
+
+def streamed(strategy: Strategy) -> Callable[[Bars], dict[str, np.ndarray]]:
+    """Return the stage from bars alone to the same; what it has answered stays when it refuses NaN."""
+
+    def stage(bars: Bars) -> dict[str, np.ndarray]:
+        one, end = strategy.fresh(), known(bars)
+        table = one.update(bars[:end]).to_table()
+        values = np.full((len(bars), len(table.names)), np.nan)
+        values[:end] = table.values
+        with contextlib.suppress(Exception):
+            values[end:] = one.update(bars[end:]).to_table().values
+        return {name: values[:, place] for place, name in enumerate(table.names)}
+
+    return stage
+
+
+def walk_forward(bars: Bars, *more: str) -> Part:
+    """Return a whole walk-forward as a stage: all that is fitted is fitted again on what it is given.
+
+    Parameters
+    ----------
+    bars : Bars (n,)
+    *more : str
+        Settings, ``a.b=c``, over the small ones.
+    """
+    config = walk(f"rivals=[{', '.join(STREAMED)}]", *more)
+    first = folds.folds_of(bars, FeaturePipeline(config.features).warmup, config)[0].test.start
+
+    def stage(given: Bars) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        for result in walked(config, given):
+            table, test = result.blend.to_table(), result.record.test
+            columns = dict(zip(table.names, table.values.T, strict=True)) | {
+                f"exposure_{name}": exposure for name, exposure in result.rivals.items()
+            }
+            for name, values in columns.items():
+                found.setdefault(name, np.full(len(given), np.nan))[test] = values
+            through = found.setdefault("trained_through", np.full(len(given), -1, np.int64))
+            through[test] = result.record.fitted_until
+        return found
+
+    options = {"first": first, "embargo": EMBARGO}
+    return Part("walk-forward: trained again", stage, (bars,), options, share=0.25)
+
+
+def walk(*more: str) -> ValidateConfig:
+    """Return the settings of a small walk-forward."""
+    return load(ValidateConfig, "validate.yaml", [*WALK, *more])
+
+
+def silent(*_: object) -> None:
+    """Take what a training tells, and say nothing."""
+
+
 def tally(cases: Sequence[Case], cuts: int, prefixes: int, seed: int) -> list[tuple[Case, LeakReport]]:
     """Return the report of each case."""
     return [(case, case.inspected(cuts=cuts, prefixes=prefixes, seed=seed)) for case in cases]
@@ -265,7 +403,7 @@ def show_controls(found: Sequence[tuple[Case, LeakReport]]) -> int:
 def show_chain(parts: Iterator[Part], cuts: int, prefixes: int) -> bool:
     """Print the largest difference of each part, as it is found; return whether all of them are 0."""
     heads = ("columns", "rows", "L1 runs", "worst", "L2 runs", "worst", "refused", "seconds")
-    print(f"\n{'part of the chain':26s}" + "".join(f"{head:>9s}" for head in heads))
+    print(f"\n{'part of the chain':32s}" + "".join(f"{head:>9s}" for head in heads))
     clean = True
     for part in parts:
         began = time.perf_counter()
@@ -282,7 +420,7 @@ def show_chain(parts: Iterator[Part], cuts: int, prefixes: int) -> bool:
             altered.worst,
         ]
         print(
-            f"{part.name:26s}" + "".join(f"{one:9.4g}" for one in (*figures, refused, round(seconds, 1))),
+            f"{part.name:32s}" + "".join(f"{one:9.4g}" for one in (*figures, refused, round(seconds, 1))),
             flush=True,
         )
         for report in reports:

@@ -307,7 +307,8 @@ def _complete(run: Run, training: Training) -> Path:
         f"bars of {asset}": one
         for asset, one in zip(config.trading.assets, lessons.fingerprints, strict=False)
     }
-    run.write_manifest(data=data, seeds={"root": config.seed})
+    origin = {"data": data, "seeds": {"root": config.seed}}
+    run.write_manifest(**origin)
     identity = {
         "settings": config.digest(),
         "data": " ".join(lessons.fingerprints),
@@ -326,6 +327,7 @@ def _complete(run: Run, training: Training) -> Path:
             raise
         conductor.save(run.folder / FOLDER)
         judge(run, training, conductor)
+    run.write_manifest(**origin)  # once more, with the time that all of it took
     return run.folder
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ensemble import report_grids as account
 from ensemble import report_member_grids as inside
+from ensemble import report_path_grids as many
 from ensemble import report_trade_grids as trades
 from ensemble.report_grids import Report
 from experiments.page import Grid
@@ -40,6 +41,8 @@ CAPTIONS = {
     "overview": "Equity over its start on a log scale (Sharpe ratio in brackets), and drawdown, after costs. "
     "The shade is the regime that was in force most of the time.",
     "luck": "Each dot is one alternative on the same rows, after the same costs.",
+    "cpcv": "Equity of each path over its start on a log scale, after costs, beside holding at the same "
+    "volatility; the Sharpe ratios of the paths, and in each group.",
     "folds": "Return and Sharpe ratio of each fold, out of sample, beside holding.",
     "rolling": "Sharpe ratio and volatility of the latest bars, beside the first two baselines.",
     "around": "What was earned around switches of the regime: mean, and its 90 % band.",
@@ -63,13 +66,14 @@ def opening(report: Report) -> tuple[Part, ...]:
     """Return the first screen: the verdict, what was asked, equity, drawdown and regimes."""
     data = report["data"]
     origin = str(data.get("origin", ""))
+    tested = f" and tested on {data['tested_on']}" if "tested_on" in data else ""
     return (
         Sentence(report["verdict"], "" if report["passed"] else "warning"),
         account.headline(report),
         Sentence(
             f"Out of sample, after costs: {data['first'][:10]} to {data['last'][:10]}, "
-            f"{data['test_bars']:,} bars in {len(report['folds'])} folds, each fitted on its past alone. "
-            f"Blender {report['blender']}.",
+            f"{data['test_bars']:,} bars in {len(report['folds'])} folds, each fitted on its past alone"
+            f"{tested}. Blender {report['blender']}.",
             "note",
         ),
         Sentence(f"{origin.rstrip('.')}.", "warning" if "SYNTHETIC" in origin.upper() else "note")
@@ -93,6 +97,10 @@ def chapters(report: Report) -> tuple[tuple[str, tuple[Part, ...]], ...]:
             account.selection(report),
             account.confidence_set(report), account.permutations(report), account.superiority(report),
         )),
+        *([("Many paths through the history", (
+            Sentence(many.sentence(report)), Sentence(many.NOTE, "note"), _see("cpcv"), many.spread(report),
+            many.groups(report), many.combinations(report),
+        ))] if report.get("cpcv") else []),
         ("Years and folds", (
             account.spans(report, "years", "By year", "year"), _see("folds"),
             account.spans(report, "folds_performance", "By fold", "fold"), _see("rolling"),
@@ -127,7 +135,8 @@ def sources(report: Report, files: Mapping[str, str]) -> tuple[str, tuple[Part, 
     lines = (
         "Every number in the tables is one of report.json, rounded. Those of the account can be had again "
         "from metrics/equity.parquet and metrics/trades.parquet, those of what it is held against from "
-        "metrics/returns.parquet, those of regimes and members from predictions/decisions.parquet.",
+        "metrics/returns.parquet, those of regimes and members from predictions/decisions.parquet"
+        f"{', those of many paths from metrics/cpcv.parquet' if report.get('cpcv') else ''}.",
         "IN SAMPLE marks every figure of rows that taught what it is about; all others are out of sample.",
         "A dash is a number that is not defined. Times are UTC; a bar is known by its close.",
     )

@@ -19,6 +19,7 @@ from backtest.metrics import Metrics
 from backtest.simulate import BacktestResult
 from configs.load import Config, did_you_mean, parse_yaml
 from ensemble.evidence import STRATEGY, Evidence
+from ensemble.paths import Paths
 from ensemble.permutation import Permutations
 from ensemble.robustness import Robustness
 from experiments.promotion import Criterion, verdict
@@ -49,6 +50,9 @@ FIGURES = {
     "perturbed_gains": "share of the strategies with shaken champions that gain, at the largest deviation",
     "perturbed_kept": "median share of the Sharpe ratio they keep, at the largest deviation",
     "permutation": "1 less the p of the bar-permutation test",
+    "path_sharpe": "median annual Sharpe ratio of the paths of combinatorial cross-validation (CPCV)",
+    "paths_positive": "share of these paths with a Sharpe ratio above 0",
+    "paths_above_hold": "share of these paths with a Sharpe ratio above that of volatility-targeted hold",
 }
 #: Figures of the strategy beside one baseline.
 VERSUS = {
@@ -57,6 +61,12 @@ VERSUS = {
     "return_lead_low": "lower end of the paired bootstrap interval of the lead in total return",
 }
 _KNOWN = (*METRICS, *FIGURES, *VERSUS)
+#: Figures that say something although the strategy never traded: how often it did, and what became of the
+#: choice among its variants and of its search on other paths. All others would praise it for doing nothing.
+WITHOUT_TRADES = (
+    "n_trades", "choice_holds", "choice_gains", "choice_confidence", "degradation", "path_sharpe",
+    "paths_positive", "paths_above_hold",
+)  # fmt: skip
 
 
 class CriterionConfig(Config):
@@ -158,6 +168,7 @@ def judge(
     evidence: Evidence,
     robustness: Robustness | None = None,
     permutations: Permutations | None = None,
+    paths: Paths | None = None,
     config: CriteriaConfig | None = None,
     subject: str = "ensemble",
 ) -> Judgment:
@@ -166,12 +177,15 @@ def judge(
     Parameters
     ----------
     strategy : BacktestResult
+        One that never trades has no drawdown and bears any costs, which proves nothing: whatever is not in
+        ``WITHOUT_TRADES`` is undefined for it, and does not pass.
     members, blenders, baselines : mapping of str to BacktestResult
         What it is held against, on the same rows. One that never moves has earned nothing: its Sharpe ratio
         counts as 0.
     evidence : Evidence
     robustness : Robustness, optional
     permutations : Permutations, optional
+    paths : Paths, optional
     config : CriteriaConfig, optional
         ``configs/criteria.yaml`` where none is given.
     subject : str
@@ -179,17 +193,23 @@ def judge(
     """
     config = CriteriaConfig() if config is None else config
     groups = {"baselines": baselines, "members": members, "blenders": blenders}
-    alone = figures(evidence, robustness, permutations)
+    alone = figures(evidence, robustness, permutations, paths)
     beside = versus(evidence)
     lines: list[Criterion] = []
     for line in config.lines().values():
-        lines += _criteria(line, strategy.metrics, groups, alone, beside)
+        found = _criteria(line, strategy.metrics, groups, alone, beside)
+        if _idle(strategy.metrics) and line.figure not in WITHOUT_TRADES:
+            found = (Criterion.at_least(one.name, math.nan, one.threshold) for one in found)
+        lines += found
     judged = tuple(lines)
     return Judgment(judged, verdict(judged), sentence(judged, subject))
 
 
 def figures(
-    evidence: Evidence, robustness: Robustness | None = None, permutations: Permutations | None = None
+    evidence: Evidence,
+    robustness: Robustness | None = None,
+    permutations: Permutations | None = None,
+    paths: Paths | None = None,
 ) -> dict[str, float]:
     """Return ``FIGURES`` by name as far as they were asked for; NaN where one is not defined."""
     skill, chosen, spread = evidence.skill, evidence.selection, evidence.intervals
@@ -219,6 +239,9 @@ def figures(
             found["perturbed_gains"], found["perturbed_kept"] = widest.positive, widest.kept
     if permutations is not None:
         found["permutation"] = 1.0 - permutations.p
+    if paths is not None:
+        found["path_sharpe"] = paths.median
+        found["paths_positive"], found["paths_above_hold"] = paths.positive, paths.above_hold
     return found
 
 
@@ -286,6 +309,10 @@ def _rivals(wanted: str, groups: Mapping[str, Mapping[str, BacktestResult]]) -> 
         if wanted in group:
             yield wanted, group[wanted].metrics
             return
+
+
+def _idle(metrics: Metrics) -> bool:
+    return metrics.n_trades == 0 and metrics.total_return == 0.0
 
 
 def _earned(metrics: Metrics, figure: str) -> float:

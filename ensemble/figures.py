@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from backtest.figures import DPI, FAINT, INK, LONG, REGIME_SHADES, SHORT
 from backtest.metrics import drawdown
 from backtest.simulate import BacktestResult
+from ensemble.paths import Paths
 from experiments.page import printable, significant
 from regimes.figures import by_calendar, most_frequent
 
@@ -31,6 +32,7 @@ RIVALS = (
 )  # fmt: skip
 STRETCHES = 260  # into which all test rows are cut for their regimes: each is some pixels wide
 SHADING = 0.2
+HISTOGRAM = 12  # paths from which on their spread has a shape
 
 
 def overview(
@@ -330,6 +332,64 @@ def luck(report: Report, path: Path, title: str) -> None:
     axes.set_xlabel("annual Sharpe, net, out of sample")
     axes.grid(axis="x", alpha=0.25)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    _save(figure, path, title)
+
+
+def paths(found: Paths, path: Path, title: str) -> None:
+    """Draw the equity of all paths beside holding, how their Sharpe ratios spread, and each group; save it.
+
+    Few Sharpe ratios are drawn as dots, many as a histogram.
+    """
+    figure = Figure(figsize=(12, 6.6), layout="constrained")
+    panels = figure.subplot_mosaic([["growth", "spread"], ["growth", "groups"]], width_ratios=(1.7, 1))
+    growth, spread, groups = (panels[name] for name in ("growth", "spread", "groups"))
+    time, count = _days(found.hold.curve.time), len(found.results)
+    sharpes = found.sharpes
+    middle = int(np.argsort(sharpes, kind="stable")[(count - 1) // 2])
+    for i, one in enumerate(found.results):
+        median = i == middle and count > 1
+        label = "other paths" if i == int(middle == 0) else None
+        if i == middle:
+            label = "the median path" if count > 1 else "the path"
+        growth.plot(
+            time, _growth(one), color=STRATEGY, lw=1.8 if median else 0.9,
+            alpha=1.0 if median else max(0.25, min(0.7, 6.0 / count)), label=label, zorder=3 if median else 2,
+        )  # fmt: skip
+    growth.plot(time, _growth(found.hold), color=RIVALS[1], lw=1.2, label="hold at the same volatility")
+    for rows in found.groups[1:]:
+        growth.axvline(time[rows.start - found.groups[0].start], color=FAINT, lw=0.6, ls=":")
+    growth.axhline(1.0, color=FAINT, lw=0.6)
+    _log_scale(growth)
+    growth.set_ylabel("equity over its start (log scale)")
+    growth.legend(loc="best", fontsize=8.5, framealpha=0.7)
+    _over_time(growth)
+    hold = found.hold.metrics.sharpe
+    if count >= HISTOGRAM:
+        spread.hist(sharpes, bins="auto", color=STRATEGY, alpha=0.5, label="paths")
+        spread.set_ylabel("paths")
+        spread.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    else:
+        spread.plot(sharpes, np.zeros(count), "o", ms=9, color=STRATEGY, alpha=0.5, mew=0, label="each path")
+        spread.set_yticks([])
+    spread.axvline(float(np.median(sharpes)), color=STRATEGY, lw=2.0, label="median")
+    if not math.isnan(hold):
+        spread.axvline(hold, color=RIVALS[1], lw=1.6, label="hold")
+    spread.axvline(0.0, color=INK, lw=0.8, ls="--", label="zero")
+    spread.set_xlabel("annual Sharpe of a path, net")
+    spread.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=4, frameon=False, fontsize=8.5)
+    told = found.to_dict()["groups"]
+    for i, one in enumerate(told):
+        values = _numbers(one["sharpes"])
+        groups.plot(np.full(values.size, i + 1), values, "o", ms=5, color=STRATEGY, alpha=0.5, mew=0)
+        groups.plot([i + 0.75, i + 1.25], [one["hold"]] * 2, color=RIVALS[1], lw=1.8)
+    groups.axhline(0.0, color=INK, lw=0.8, ls="--")
+    groups.xaxis.set_major_locator(MaxNLocator(12, integer=True))
+    groups.set_xlim(0.4, len(told) + 0.6)
+    groups.set_xlabel("group")
+    groups.set_ylabel("annual Sharpe")
+    for axes in (spread, groups):
+        axes.grid(alpha=0.25)
+        axes.set_axisbelow(True)
     _save(figure, path, title)
 
 

@@ -36,7 +36,7 @@ from ga.checkpoint import Checkpoints
 from market.bars import Bars
 from market.causal import transform
 from market.features.pipeline import FeatureTable
-from market.splits import Split, walk_forward
+from market.splits import Split
 from market.table import DataError
 from regimes.detector import DETECTORS
 from regimes.path import PathFilter
@@ -56,10 +56,7 @@ def folds_of(bars: Bars, warmup: int, config: ValidateConfig) -> tuple[Split, ..
         If there are too few bars for one fold.
     """
     folds = config.folds
-    splits = walk_forward(
-        bars.time, folds.span, folds.train_spans, folds.validation_spans, folds.expanding,
-        purge=0, embargo=folds.embargo_bars,
-    )  # fmt: skip
+    splits = folds.splits(bars.time)
     if folds.start is not None:
         day = int(np.datetime64(folds.start, "ns").astype(np.int64))
         splits = tuple(split for split in splits if int(bars.time[split.test.start]) > day)
@@ -172,10 +169,10 @@ class FoldJob:
         labels = transform(PathFilter(config.path), regimes)
         forecasters, absent = self._forecasters(split)
         said = {one.name: one.signal(self._answers(one.name)[:stop]) for one in forecasters}
-        features = informed(core, self._forecast_columns(), said)
+        features = informed(core, self.forecast_columns(), said)
         ground = Ground(bars, features, labels, split, detector, regimes.names)
         roster = roster_of(config)
-        sources, told, asleep, searches = self._specialists(ground, regimes, roster, number, workers)
+        sources, told, asleep, searches = self.specialists(ground, regimes, roster, number, workers)
         absent = asleep | absent
         for source in forecasters:
             sources[source.name] = source
@@ -187,8 +184,8 @@ class FoldJob:
             }
         if not sources:
             raise DataError(f"fold {number + 1}: no member could be fitted ({'; '.join(absent.values())})")
-        heard = self._heard(sources, ground, regimes)
-        blender = self._blender(config.blender, heard, ground, regimes, number)
+        heard = self.heard(sources, said, ground, regimes)
+        blender = self.blender(config.blender, heard, ground, regimes, number)
         strategy = Strategy(
             features=config.features,
             forecast_features=config.forecast_features if self.forecasts else None,
@@ -214,7 +211,7 @@ class FoldJob:
             if name == config.blender.name:
                 continue
             try:
-                rival = self._blender(PluginConfig(name=name), heard, ground, regimes, number)
+                rival = self.blender(PluginConfig(name=name), heard, ground, regimes, number)
             except DataError as error:  # too little to learn from is the end of a rival, not of the strategy
                 left_out[name] = str(error)
                 continue
@@ -243,7 +240,7 @@ class FoldJob:
             tuple(searches),
         )  # fmt: skip
 
-    def _specialists(
+    def specialists(
         self,
         ground: Ground,
         regimes: RegimeProbabilities,
@@ -251,7 +248,15 @@ class FoldJob:
         number: int,
         workers: Mapper,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str], list[dict[str, Any]]]:
-        # Sources by name, what is told of them, who is absent and why, and the searches for the ledger.
+        """Evolve the specialists of a roster on the training rows of a ground.
+
+        Returns
+        -------
+        sources, told, absent : dict
+            By name: what speaks, what is told of it, and why a member is missing.
+        searches : list of dict
+            For the ledger.
+        """
         sources, told, absent, searches = {}, {}, {}, []
         for i, member in enumerate(roster):
             if member.kind != "specialist":
@@ -321,24 +326,34 @@ class FoldJob:
     def _answers(self, name: str) -> np.ndarray:
         return next(forecast.answers for forecast in self.forecasts if forecast.name == name)
 
-    def _forecast_columns(self) -> tuple[str, ...]:
+    def forecast_columns(self) -> tuple[str, ...]:
+        """Return the columns of forecasts that specialists read."""
         family = self.config.specialists.family
         family = FAMILIES.create(family.name, family.settings)
         return wanted((*family.signals, *family.levels))
 
-    def _heard(self, sources: Mapping[str, Any], ground: Ground, regimes: RegimeProbabilities) -> SignalTable:
-        # What the members said on the validation rows, which none of them had seen.
+    def heard(
+        self,
+        sources: Mapping[str, Any],
+        said: Mapping[str, np.ndarray],
+        ground: Ground,
+        regimes: RegimeProbabilities,
+    ) -> SignalTable:
+        """Return what the members said on the validation rows, which none of them had seen.
+
+        ``said`` holds the signals of the forecasters on all rows of the ground, float64 (n,).
+        """
         rows = ground.split.validation
         columns = []
         for name, source in sources.items():
-            if isinstance(source, ForecasterSource):
-                columns.append(source.signal(self._answers(name)[: rows.stop])[rows])
+            if name in said:
+                columns.append(said[name][rows])
             else:
                 signal = source.fresh().update(ground.bars, ground.features, regimes, ground.labels)
                 columns.append(signal[rows])
         return SignalTable(ground.bars.time[rows], np.column_stack(columns), tuple(sources))
 
-    def _blender(
+    def blender(
         self,
         chosen: PluginConfig,
         heard: SignalTable,
@@ -346,6 +361,7 @@ class FoldJob:
         regimes: RegimeProbabilities,
         number: int,
     ) -> Blender:
+        """Fit a blender on what was :meth:`heard`."""
         rows = ground.split.validation
         members = tuple(member for member in roster_of(self.config) if member.name in heard.names)
         return BLENDERS.create(chosen.name, chosen.settings).fit(

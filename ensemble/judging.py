@@ -13,6 +13,7 @@ from ensemble.evidence import weigh
 from ensemble.fold_result import FoldResult
 from ensemble.folds import FoldJob
 from ensemble.joining import joined
+from ensemble.paths import Paths
 from ensemble.permutation import Permutations
 from ensemble.phases import phase
 from ensemble.robustness import push
@@ -33,6 +34,7 @@ def judge(
     results: Sequence[FoldResult],
     ledger: Ledger,
     permutations: Permutations | None,
+    paths: Paths | None,
     workers: Mapper,
     console: Console,
 ) -> dict[str, Any]:
@@ -44,6 +46,8 @@ def judge(
     # The look is noted before anything is printed: who stops here has looked all the same.
     subject = hashlib.sha256("".join(fold.fingerprint for fold in validated.folds).encode()).hexdigest()
     first, last = (int(validated.time[i]) for i in (0, -1))
+    if paths is not None:  # which open earlier rows as well
+        first = min(first, int(paths.hold.curve.time[0]))
     looks = ledger.record_opening(fingerprint, run.id, first, last, subject)
     trials = ledger.summary(fingerprint)
     with phase(run, "evidence"), console.status("weighing the evidence"):
@@ -65,11 +69,11 @@ def judge(
     judgment = criteria.judge(
         validated.result, members=validated.members, blenders=validated.blenders,
         baselines=validated.baselines, evidence=evidence, robustness=robustness,
-        permutations=permutations, config=config.criteria,
+        permutations=permutations, paths=paths, config=config.criteria,
     )  # fmt: skip
     found = Judged(
         validated, evidence, robustness, permutations, judgment, draws, trials, looks,
-        _provenance(run, config, selection, job, validated.rows),
+        _provenance(run, config, selection, job, validated.rows), paths,
     )  # fmt: skip
     with phase(run, "report"):
         return report.write(run, found, console)
@@ -100,6 +104,7 @@ def _provenance(
         "forecast_features": None if job.wide is None else job.wide.version,
         "detector": config.detector.model_dump(mode="json"),
         "blender": config.blender.model_dump(mode="json"),
+        "tested_on": config.folds.tested_on(),
         "settings": config.digest(),
         "truth": None if selection.truth is None else selection.truth[rows],
     }

@@ -2,12 +2,12 @@
 
 Every figure of the page and of the Markdown is one of ``report.json``, rounded. Those of the account are
 computed from ``metrics/equity.parquet`` and ``metrics/trades.parquet``, those of its rivals from
-``metrics/returns.parquet``, those of regimes and members from ``predictions/decisions.parquet``: anybody can
-have them again.
+``metrics/returns.parquet``, those of the paths of cross-validation from ``metrics/cpcv.parquet``, those of
+regimes and members from ``predictions/decisions.parquet``: anybody can have them again.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ensemble.page import validation_page
 from ensemble.regime_tables import regime_tables
 from ensemble.report_tables import account_tables, metrics_of
 from ensemble.report_text import markdown, show
-from ensemble.validation import FoldRecord, Judged, Validated
+from ensemble.validation import FoldRecord, Judged
 from experiments.runs import Run
 from market.bars import Bars
 from market.table import utc
@@ -30,6 +30,7 @@ from regimes.statistics import plain
 JSON, MARKDOWN, PAGE = "report.json", "report.md", "validation.html"
 DECISIONS = "predictions/decisions.parquet"
 EQUITY, TRADES, RETURNS = "metrics/equity.parquet", "metrics/trades.parquet", "metrics/returns.parquet"
+PATHS = "metrics/cpcv.parquet"
 ROLLING_BARS = 2_160  # 90 days of hours
 
 
@@ -49,11 +50,11 @@ def write(run: Run, judged: Judged, console: Console) -> dict[str, Any]:
         What ``report.json`` holds, which is written last: it says that the run is finished.
     """
     found = summary(judged)
-    files = _write_numbers(run, judged.validated)
-    paths = _draw(run, judged.validated, found)
-    pictures = {name: (run.folder / path).read_bytes() for name, path in paths.items()}
+    files = _write_numbers(run, judged)
+    drawn = _draw(run, judged, found)
+    pictures = {name: (run.folder / path).read_bytes() for name, path in drawn.items()}
     run.write_bytes(PAGE, validation_page(found, pictures, files))
-    run.write_bytes(MARKDOWN, markdown(found, paths, files).encode())
+    run.write_bytes(MARKDOWN, markdown(found, drawn, files).encode())
     found["files"] = files
     run.write_json(JSON, found)
     show(console, found)
@@ -90,6 +91,7 @@ def summary(judged: Judged) -> dict[str, Any]:
             "evidence": judged.evidence.to_dict(),
             "robustness": judged.robustness.to_dict(),
             "permutations": None if judged.permutations is None else judged.permutations.to_dict(),
+            "cpcv": None if judged.paths is None else judged.paths.to_dict(),
             "folds": [_fold(fold, validated.bars) for fold in validated.folds],
             "ledger": {"trials": asdict(judged.trials), "looks": asdict(judged.looks)},
             "assumptions": list(validated.result.assumptions),
@@ -127,32 +129,42 @@ def _fold(fold: FoldRecord, bars: Bars) -> dict[str, Any]:
     return found
 
 
-def _write_numbers(run: Run, validated: Validated) -> dict[str, str]:
-    # Account, decisions, and the returns of all rivals; returns SHA-256 by file.
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _write_numbers(run: Run, judged: Judged) -> dict[str, str]:
+    # Account, decisions, and the returns of all rivals and paths; returns SHA-256 by file.
+    validated, names = judged.validated, [EQUITY, TRADES, RETURNS, DECISIONS]
     folder = run.path(EQUITY).parent
     validated.result.save(folder)
     with run.writing(DECISIONS) as draft:
         validated.blend.save(draft)
-    columns = {"time": pa.array(validated.time, pa.timestamp("ns", tz="UTC"))}
-    for name, one in validated.results().items():
-        columns[name] = pa.array(one.curve.column("net_return"))
-    with run.writing(RETURNS) as draft:
+    results = validated.results()
+    returns = {name: one.curve.column("net_return") for name, one in results.items()}
+    _write_returns(run, RETURNS, validated.time, returns)
+    if judged.paths is not None:
+        _write_returns(run, PATHS, judged.paths.hold.curve.time, judged.paths.returns())
+        names.append(PATHS)
+    return {name: _digest(run.folder / name) for name in names}
+
+
+def _write_returns(run: Run, name: str, time: np.ndarray, returns: Mapping[str, np.ndarray]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"time": pa.array(time, pa.timestamp("ns", tz="UTC"))}
+    columns |= {one: pa.array(values) for one, values in returns.items()}
+    with run.writing(name) as draft:
         pq.write_table(pa.table(columns), draft)
-    return {name: _digest(run.folder / name) for name in (EQUITY, TRADES, RETURNS, DECISIONS)}
 
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _draw(run: Run, validated: Validated, found: dict[str, Any]) -> dict[str, str]:
+def _draw(run: Run, judged: Judged, found: dict[str, Any]) -> dict[str, str]:
     # Paths of the pictures by name; one where there is nothing to see is not drawn.
     from backtest import figures as accounts
     from ensemble import figures
 
+    validated, paths = judged.validated, judged.paths
     result, blend = validated.result, validated.blend
     own = found["members"]
     beside = {"strategy": result, **dict(list(validated.baselines.items())[:2])}
@@ -179,6 +191,8 @@ def _draw(run: Run, validated: Validated, found: dict[str, Any]) -> dict[str, st
         head="out of sample, after costs",
     )
     draw("luck", found["metrics"]["baselines"] or own, figures.luck, found, head="among its alternatives")
+    draw("cpcv", paths is not None and len(paths.hold.curve) > 1, figures.paths, paths,
+         head="many paths through the history")  # fmt: skip
     draw("folds", len(found["folds_performance"]) > 1, figures.folds, found, head="fold by fold")
     draw(
         "rolling",

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ensemble.chapters import Lines, Part, Picture, Sentence, chapters, opening, sources, title
 from ensemble.report_grids import GROUPS, Report, number, share
+from ensemble.report_path_grids import sentence as path_sentence
 from experiments.listing import METRICS
 from experiments.page import UNDEFINED, Grid, printable, significant
 
@@ -43,6 +44,8 @@ def show(console: Console, report: Report) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    if report.get("cpcv"):
+        console.print(path_sentence(report), soft_wrap=True, highlight=False)
     for one in report["criteria"]:
         mark = "[green]pass[/green]" if one["passed"] else "[red]fail[/red]"
         value, least = (significant(number(one[key]), 3) for key in ("value", "threshold"))

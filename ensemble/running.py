@@ -1,7 +1,7 @@
 """One run of ``python -m ensemble.validate``: forecasters, folds, comparison, evidence, verdict, report."""
 
 import time as clock
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,15 +14,18 @@ from compute.workers import Mapper
 from configs.load import ConfigError, load
 from ensemble import judging, report
 from ensemble.blenders import BLENDERS
+from ensemble.cpcv import CombinationJob, combinations_of
 from ensemble.folds import FoldJob, folds_of
 from ensemble.forecasts import check_members, require_forecasts, train_forecasters
 from ensemble.gating import require_known
 from ensemble.informed import PREFIX, wanted
+from ensemble.paths import Paths
 from ensemble.phases import phase
 from ensemble.rerun import permutation_test
 from ensemble.settings import ValidateConfig
 from experiments.ledger import Ledger
 from experiments.runs import Run, code_version, latest, library_versions
+from market.combinatorial import Combination
 from market.features.pipeline import FeaturePipeline
 from market.sources.selection import Selection, select_bars
 from market.splits import Split
@@ -50,6 +53,8 @@ class Work:
         Features of detector and specialists; those of forecasters, None without any.
     fingerprint : str
         Of all bars.
+    combinations : tuple of Combination
+        Of cross-validation, if any.
     """
 
     config: ValidateConfig
@@ -58,6 +63,7 @@ class Work:
     core: object
     wide: object
     fingerprint: str
+    combinations: tuple[Combination, ...] = ()
 
     @classmethod
     def open(cls, config: ValidateConfig, console: Console) -> "Work":
@@ -89,12 +95,13 @@ class Work:
             if config.forecasters:
                 wide = FeaturePipeline(config.forecast_features).update(selection.bars)
             splits = folds_of(selection.bars, core.warmup, config)
+            combinations = combinations_of(selection.bars, core.warmup, config)
         count = splits[-1].test.stop - splits[0].test.start
         if count < LEAST_TEST:
             raise ConfigError(
                 f"{selection.bars.label}: the folds test {count} bars in all; a verdict needs {LEAST_TEST}"
             )
-        return cls(config, selection, splits, core, wide, selection.bars.fingerprint())
+        return cls(config, selection, splits, core, wide, selection.bars.fingerprint(), combinations)
 
     @property
     def rows(self) -> slice:
@@ -121,12 +128,20 @@ class Work:
         members += [member.title() for member in config.forecasters]
         count = len(self.splits)
         console.print(
-            f"{count} {'fold' if count == 1 else 'folds'}, each tested on a {config.folds.span} from {first} "
-            f"to {last}; everything is fitted anew on the past of each. Members: {', '.join(members)}; "
-            f"blender "
-            f"{config.blender.name}, detector {config.detector.name}.",
+            f"{count} {'fold' if count == 1 else 'folds'}, each tested on {config.folds.tested_on()} "
+            f"from {first} to {last}; everything is fitted anew on the past of each. Members: "
+            f"{', '.join(members)}; blender {config.blender.name}, detector {config.detector.name}.",
             soft_wrap=True,
         )
+
+        if self.combinations:
+            own = config.cpcv
+            console.print(
+                f"Cross-validation: {len(self.combinations)} fits, one for every choice of {own.test} of "
+                f"{own.groups} groups, make {own.paths} {'path' if own.paths == 1 else 'paths'} through the "
+                f"history.",
+                soft_wrap=True,
+            )
 
     def ledger(self) -> Ledger:
         """Return the trial ledger, which lies beside the folder of runs."""
@@ -185,7 +200,8 @@ def resume_run(
 
 def _complete(run: Run, work: Work, workers: Mapper, console: Console, forced: tuple[str, ...] = ()) -> None:
     config, bars = work.config, work.selection.bars
-    run.write_manifest(data={"bars": work.fingerprint}, seeds={"root": config.seed})
+    origin = {"data": {"bars": work.fingerprint}, "seeds": {"root": config.seed}}
+    run.write_manifest(**origin)
     try:
         with phase(run, "forecasters"), _progress(console, "forecasters", 1.0) as told:
             forecasts = train_forecasters(
@@ -197,6 +213,10 @@ def _complete(run: Run, work: Work, workers: Mapper, console: Console, forced: t
         )
         with phase(run, "folds"):
             results = _folds(run, work, job, workers, console)
+        paths = None
+        if work.combinations:
+            with phase(run, "cross-validation"):
+                paths = _paths(run, work, job, workers, console)
     except BaseException:
         if any((run.folder / "checkpoints").glob("*/*.ckpt")):
             console.print(
@@ -206,7 +226,10 @@ def _complete(run: Run, work: Work, workers: Mapper, console: Console, forced: t
         raise
     with phase(run, "shuffled markets"):
         permutations = _permuted(run, work, workers, console)
-    judging.judge(run, config, work.selection, job, results, work.ledger(), permutations, workers, console)
+    judging.judge(
+        run, config, work.selection, job, results, work.ledger(), permutations, paths, workers, console
+    )
+    run.write_manifest(**origin)  # once more, with the time that all of it took
     console.print(f"Report, plots, strategies and predictions: {run.folder}", soft_wrap=True)
 
 
@@ -217,13 +240,48 @@ def _permuted(run: Run, work: Work, workers: Mapper, console: Console):
 
 def _folds(run: Run, work: Work, job: FoldJob, workers: Mapper, console: Console):
     ledger, results = work.ledger(), []
-    width = workers.n_workers
-    with _progress(console, "folds", len(work.splits)) as told:
-        waiting = [number for number in range(len(work.splits)) if not job.is_done(number)]
-        done = len(work.splits) - len(waiting)
+    stops = [split.test.stop for split in work.splits]
+    days = [f"folds, tested to {utc(work.selection.bars.time[stop - 1])[:10]}" for stop in stops]
+    _fit_all(run, job, "fold", days, workers, console)
+    for number in range(len(work.splits)):
+        result = job.load(number)
+        job.record_trials(ledger, work.fingerprint, result)
+        results.append(result)
+    return tuple(results)
+
+
+def _paths(run: Run, work: Work, folds: FoldJob, workers: Mapper, console: Console) -> Paths:
+    job = CombinationJob(
+        run, work.config, work.selection.bars, folds.core, folds.forecasts, work.combinations,
+        folds.identity, folds.forced,
+    )  # fmt: skip
+    ledger, results = work.ledger(), []
+    count = len(work.combinations)
+    lines = [f"combinations, {i + 1} of {count}" for i in range(count)]
+    _fit_all(run, job, "combination", lines, workers, console)
+    for number in range(count):
+        result = job.load(number)
+        job.record_trials(ledger, work.fingerprint, result, len(work.splits))
+        results.append(result)
+    return job.paths(results)
+
+
+def _fit_all(
+    run: Run,
+    job: FoldJob | CombinationJob,
+    noun: str,
+    lines: Sequence[str],
+    workers: Mapper,
+    console: Console,
+) -> None:
+    # Fit whatever is not on disk yet; a line for each, to be told once it is done.
+    width, count = workers.n_workers, len(lines)
+    with _progress(console, f"{noun}s", count) as told:
+        waiting = [number for number in range(count) if not job.is_done(number)]
+        done = count - len(waiting)
         if done:
-            console.print(f"Going on after {done} of {len(work.splits)} folds")
-        told(done, "folds")
+            console.print(f"Going on after {done} of {count} {noun}s")
+        told(done, f"{noun}s")
         # As many at a time as there are workers: a kill costs those that are being fitted, one each.
         for first in range(0, len(waiting), width):
             began = clock.perf_counter()
@@ -231,15 +289,9 @@ def _folds(run: Run, work: Work, job: FoldJob, workers: Mapper, console: Console
             for number, notes in workers.map(job, chunk):
                 for line in notes:
                     _note(run, console, line)
-                run.log(f"fold {number + 1}: {clock.perf_counter() - began:.1f} s, {len(chunk)} at a time")
+                run.log(f"{noun} {number + 1}: {clock.perf_counter() - began:.1f} s, {len(chunk)} at a time")
             done += len(chunk)
-            test = work.splits[chunk[-1]].test
-            told(done, f"folds, tested to {utc(work.selection.bars.time[test.stop - 1])[:10]}")
-    for number in range(len(work.splits)):
-        result = job.load(number)
-        job.record_trials(ledger, work.fingerprint, result)
-        results.append(result)
-    return tuple(results)
+            told(done, lines[chunk[-1]])
 
 
 def _note(run: Run, console: Console, line: str) -> None:

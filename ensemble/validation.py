@@ -12,6 +12,7 @@ from backtest.simulate import BacktestResult
 from backtest.venue import Venue
 from ensemble.criteria import Judgment
 from ensemble.evidence import Evidence
+from ensemble.paths import Paths
 from ensemble.permutation import Permutations
 from ensemble.robustness import Robustness
 from ensemble.signals import Blend, Member
@@ -168,6 +169,8 @@ class Judged:
     provenance : mapping
         Plain objects: ``run``, ``seed``, ``origin``, ``warnings``, ``symbol``, ``timeframe``, ``bars``,
         ``fingerprint``, ``features``, ``forecast_features``, ``detector``, ``blender``, ``settings``.
+    paths : Paths or None
+        Of combinatorial cross-validation; None where none was asked for.
     """
 
     validated: Validated
@@ -179,3 +182,4 @@ class Judged:
     trials: LedgerSummary
     looks: Openings
     provenance: Mapping[str, Any]
+    paths: Paths | None = None

@@ -19,7 +19,7 @@ from experiments.runs import Run, code_version, library_versions, list_runs
 
 DONE, CHANGED, UNFINISHED, DAMAGED = "done", "changed", "unfinished", "damaged"
 LATEST = "latest"
-IN_SAMPLE, OUT_OF_SAMPLE = "in sample", "out of sample"
+IN_SAMPLE, OUT_OF_SAMPLE, STRATEGY = "in sample", "out of sample", "strategy"
 PLACES = ("runs",)  # settings that say where results lie, not what they are
 LARGEST_JSON = 64_000_000  # bytes
 _ID = re.compile(r"(?P<command>[^-]+)-(?P<name>.+)_(?P<time>\d{8}T\d{6}Z)(-\d+)?")
@@ -107,8 +107,14 @@ class Record:
         return [str(one) for one in parents] if isinstance(parents, list) else []
 
     def metric(self, sample: str, name: str) -> float | None:
-        """Return one metric of ``in sample``, ``out of sample`` or a baseline; None where there is none."""
-        return _number(entry(self.report, "metrics", sample, name))
+        """Return one metric of ``in sample``, ``out of sample`` or a baseline; None where there is none.
+
+        Every row that a validation's strategy trades is out of sample.
+        """
+        found = entry(self.report, "metrics", sample, name)
+        if found is None and sample == OUT_OF_SAMPLE:
+            found = entry(self.report, "metrics", STRATEGY, name)
+        return _number(found)
 
     def genes(self) -> dict[str, float | str]:
         """Return the champion's genes by name; empty without a champion."""

@@ -44,6 +44,7 @@ NOT_COMPARED = {
     "changes.json": "tells of a resume",
     "*.html": "repeats the report, with times or hashes of it",
     "report.md": "repeats the report, with what the ledger counts",
+    "plots/luck.png": "draws the luck of as many trials as the ledger counts",
     "*.ckpt": "what a broken run goes on from, not a result",
     "study*.sqlite": "holds times; report.json has every trial",
 }
@@ -77,6 +78,23 @@ VOLATILE: dict[str, dict[str, str]] = {
         "verdict": _LEDGER,
         "passed": _LEDGER,
     },
+}
+# The same of commands whose files say more: they stand instead of the entries above.
+_COUNTED = (
+    "champions", "earlier_looks", "deflated_unseen", "luck_unseen", "n_trials", "n_evaluated", "n_unique",
+    "n_effective", "n_runs", "deflated", "luck",
+)  # fmt: skip
+VOLATILE_OF: dict[str, dict[str, dict[str, str]]] = {
+    "validate": {
+        "report.json": {
+            "data.run": _WHERE,
+            "ledger": _LEDGER,
+            **{f"evidence.skill.{name}": _LEDGER for name in _COUNTED},
+            "criteria": _LEDGER,
+            "verdict": _LEDGER,
+            "passed": _LEDGER,
+        }
+    }
 }
 
 
@@ -176,7 +194,9 @@ def compare_files(first: Run, second: Run, overridden: Sequence[str] = ()) -> li
         ``file``; ``outcome``: same, different, missing (in the second), new (in the second), not compared;
         ``note``: why, or what the sameness leaves out.
     """
-    one, two = ({name for name, _ in read(run).files()} for run in (first, second))
+    both = [read(run) for run in (first, second)]
+    one, two = ({name for name, _ in record.files()} for record in both)
+    listed = VOLATILE | VOLATILE_OF.get(both[0].command, {})
     found = []
     for name in sorted(one | two):
         reason = next((why for pattern, why in NOT_COMPARED.items() if fnmatchcase(name, pattern)), None)
@@ -187,7 +207,7 @@ def compare_files(first: Run, second: Run, overridden: Sequence[str] = ()) -> li
         elif name not in one:
             outcome, note = NEW, "the first run had not written it"
         else:
-            volatile = dict(VOLATILE.get(name, {}))
+            volatile = dict(listed.get(name, {}))
             if name == "config.yaml":
                 volatile |= dict.fromkeys(overridden, "given anew")
             if name == "manifest.json":  # it names the settings that differ from the defaults

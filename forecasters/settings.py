@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from compute.seeds import MAX_SEED
@@ -13,6 +14,10 @@ from market.features.cross import JoinedFeaturesConfig
 from market.features.dataset import DatasetConfig, LabelConfig
 from market.sources.selection import MarketConfig
 from market.sources.series import ExternalConfig
+from market.splits import Split, rolling_origin, walk_forward
+
+#: Most bars of a span; beyond all bars that anybody has.
+MOST_BARS = 100_000_000
 
 
 class ScheduleConfig(Config):
@@ -22,6 +27,19 @@ class ScheduleConfig(Config):
         "quarter", description="Calendar span after which it is trained anew, and which it answers for."
     )
     train_spans: int = Field(8, ge=1, le=1000, description="Whole spans of training before the first test.")
+    every_bars: int | None = Field(
+        None, ge=1, le=MOST_BARS, description="Bars of a span, in place of the calendar; by default none."
+    )
+    train_bars: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_BARS,
+        description="Bars of training before the first test, with every_bars; by default train_spans times "
+        "as many.",
+    )
+    first_bars: int | None = Field(
+        None, ge=1, le=MOST_BARS, description="Bars of the first test alone; by default every_bars."
+    )
     expanding: bool = Field(True, description="Train on all that lies before; false: on the latest spans.")
     validation: float = Field(
         0.15, gt=0, lt=0.9, description="Share of the training rows, the latest, that stops and calibrates."
@@ -30,6 +48,55 @@ class ScheduleConfig(Config):
         288, ge=0, le=100_000, description="Bars left out before validation and test, beyond the labels."
     )
     latest: int | None = Field(None, ge=1, description="Only the latest so many spans; by default all.")
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        # Files name every setting, so what counts is whether one was changed, not whether it was named.
+        if self.every_bars is None:
+            for name in ("train_bars", "first_bars"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} counts with every_bars alone, which is not given; give both")
+        elif self.span != (usual := type(self).model_fields["span"].default):
+            raise ValueError(
+                f"span is {self.span} and every_bars {self.every_bars}; spans of bars know no calendar, so "
+                f"span must be left at {usual}"
+            )
+        return self
+
+    def splits(
+        self, time: np.ndarray, known_at: np.ndarray | None = None, embargo: int = 0
+    ) -> tuple[Split, ...]:
+        """Return all folds of a clock, oldest first; ``latest`` is not asked.
+
+        Parameters
+        ----------
+        time : int64 (n,)
+            Close of each bar, ns UTC.
+        known_at : int64 (n,), optional
+            When the label of each row is settled, ns UTC; training is purged of those that reach the test.
+        embargo : int
+            Bars between training and test, beyond the purge.
+
+        Raises
+        ------
+        DataError
+            If there are too few bars for one.
+        """
+        if self.every_bars is None:
+            return walk_forward(
+                time, self.span, self.train_spans,
+                expanding=self.expanding, embargo=embargo, known_at=known_at,
+            )  # fmt: skip
+        return rolling_origin(
+            time, self.train_bars or self.train_spans * self.every_bars, self.every_bars, self.first_bars,
+            expanding=self.expanding, embargo=embargo, known_at=known_at,
+        )  # fmt: skip
+
+    def training(self) -> str:
+        """Return how much is trained on before the first test, in words: 8 quarters."""
+        if self.every_bars is None:
+            return f"{self.train_spans} {self.span}s"
+        return f"{self.train_bars or self.train_spans * self.every_bars:,} bars"
 
 
 class SelectionConfig(Config):

@@ -31,7 +31,7 @@ from market.features.dataset import DatasetConfig, computed
 from market.labels import Labels
 from market.sample_weights import uniqueness
 from market.scaling import Scaler
-from market.splits import Split, walk_forward
+from market.splits import Split
 from market.table import DataError, Table, same_rows, utc
 
 #: A column that is known in less than this share of the rows to fit on would cost more rows than it is worth.
@@ -142,14 +142,7 @@ def prepare(bars: Bars, config: DatasetConfig) -> Ground:
 
 def folds_of(ground: Ground, schedule: ScheduleConfig) -> tuple[Split, ...]:
     """Return the folds of a schedule, oldest first; DataError if there are too few bars for one."""
-    splits = walk_forward(
-        ground.bars.time,
-        schedule.span,
-        schedule.train_spans,
-        expanding=schedule.expanding,
-        embargo=schedule.embargo_bars,
-        known_at=ground.labels.settled_at,
-    )
+    splits = schedule.splits(ground.bars.time, ground.labels.settled_at, schedule.embargo_bars)
     return splits if schedule.latest is None else splits[-schedule.latest :]
 
 
@@ -159,7 +152,7 @@ def fit_and_validation(
     """Return the rows to fit on and those to validate on.
 
     Validation takes the latest share of the training rows. Fitting ends before the first row whose label
-    reaches into it, and by the embargo earlier, as training does before a test.
+    reaches into the embargo before it, as training does before a test.
 
     Raises
     ------
@@ -168,9 +161,10 @@ def fit_and_validation(
     """
     first = train.stop - round((train.stop - train.start) * share)
     stop = train.start
-    if train.start < first < train.stop:
-        reaching = settled_at[train.start : first] >= time[first]
-        stop = (train.start + int(np.argmax(reaching)) if reaching.any() else first) - embargo
+    if train.start < first - embargo and first < train.stop:
+        stop = first - embargo
+        reaching = settled_at[train.start : stop] >= time[stop]
+        stop = train.start + int(np.argmax(reaching)) if reaching.any() else stop
     if stop <= train.start:
         raise DataError(
             f"training: no rows are left to fit on before {utc(time[min(first, time.size - 1)])}, with "

@@ -25,7 +25,7 @@ from forecasters.training import Fold, Ground, fit_fold, folds_of
 from forecasters.tuning_settings import DOWN, UP, TuneConfig
 from market.bars import Bars
 from market.bet_sizing import average_active
-from market.splits import Split, walk_forward
+from market.splits import Split
 from market.table import DataError, Table, utc
 
 #: Thresholds of down and up under which decisions are those of ``forecasters.train``.
@@ -67,18 +67,18 @@ class FoldScore:
 
 
 def held_out_from(bars: Bars, schedule: ScheduleConfig, spans: int) -> int:
-    """Return the first row that is held out: of the latest calendar spans. Only times are looked at.
+    """Return the first row that is held out: of the latest spans. Only times are looked at.
 
     Raises
     ------
     DataError
         If the bars have no fold beside them.
     """
-    splits = walk_forward(bars.time, schedule.span, schedule.train_spans, expanding=schedule.expanding)
+    splits = schedule.splits(bars.time)
     if len(splits) <= spans:
         raise DataError(
             f"tuning: {bars.label} from {utc(bars.time[0])} to {utc(bars.time[-1])} gives {len(splits)} "
-            f"folds after {schedule.train_spans} {schedule.span}s of training, and {spans} are held out; it "
+            f"folds after {schedule.training()} of training, and {spans} are held out; it "
             f"takes more bars, a smaller hold_out or a shorter training"
         )
     return splits[-spans].test.start

@@ -254,7 +254,8 @@ def walk_forward(
         Bars left unused in front of validation and test, beyond the purge.
     known_at : int64 (n,) or (n, h), optional
         When each label became known, ns UTC. Training then ends before the first row whose label
-        reaches the first row of the next span, and ``Split.purge`` says how many rows that cost.
+        reaches into the embargo (without one: the first row of the next span), so that the embargo lies
+        between the last label and that row; ``Split.purge`` says how many rows that cost.
 
     Raises
     ------
@@ -266,12 +267,9 @@ def walk_forward(
     if train_spans < 1 or validation_spans < 0:
         raise ValueError(f"{train_spans} training and {validation_spans} validation spans; at least 1 and 0")
     _check_gap(purge, embargo)
-    if known_at is not None and purge:
-        raise ValueError("purge follows from known_at; give one of them")
-    time = np.asarray(time, dtype=np.int64)
+    time, known = _clock(time, known_at, purge)
     if time.size < 2:
         raise DataError(f"walk-forward: {time.size} bars are too few for a fold")
-    known = None if known_at is None else _known(time, known_at)
     spans = _calendar(time, span)
     first = int(_calendar(time[:1] - int(np.diff(time).min()), span)[0]) + 1  # the first span that is whole
     splits = []
@@ -281,29 +279,159 @@ def walk_forward(
         edges = [number - validation_spans - train_spans, number - validation_spans, number, number + 1]
         start, judged, test, stop = np.searchsorted(spans, edges).tolist()
         start = 0 if expanding else start
-        cost = purge if known is None else _purge(time, known, slice(start, judged), judged)
-        validation = slice(test, test)
-        if validation_spans:
-            late = purge if known is None else _purge(time, known, slice(judged, test), test)
-            validation = slice(judged, test - late - embargo)
-            if validation.stop <= judged:
-                raise DataError(
-                    f"walk-forward: no validation rows are left before {utc(time[test])} with a purge of "
-                    f"{late} and an embargo of {embargo} bars; it takes a longer span or a smaller gap"
-                )
-        train = slice(start, judged - cost - embargo)
-        if train.stop <= start:
-            raise DataError(
-                f"walk-forward: no training rows are left before {utc(time[judged])} with a purge of {cost} "
-                f"and an embargo of {embargo} bars; it takes a longer training or a smaller gap"
-            )
-        splits.append(Split(train, validation, slice(test, stop), cost, embargo))
+        validated = validation_spans > 0
+        splits.append(_purged(time, known, (start, judged, test, stop), validated, purge, embargo))
     if not splits:
         raise DataError(
             f"walk-forward: bars from {utc(time[0])} to {utc(time[-1])} give no fold; a test {span} needs "
             f"{train_spans + validation_spans} whole {span}s before it"
         )
     return tuple(splits)
+
+
+def window_lengths(window: int, shares: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Return how many rows of a window train, validate and test; together they are the window.
+
+    Its two inner edges are rounded to whole rows, as in :func:`holdout`.
+
+    Parameters
+    ----------
+    window : int
+        Bars.
+    shares : tuple of float (3,)
+        Of training, validation and test, together 1; without validation its share is 0.
+
+    Raises
+    ------
+    ValueError
+        If the shares are no shares, or one of them is less than a row.
+    """
+    text = ", ".join(f"{share:g}" for share in shares)
+    train, validation, test = shares
+    if not (train > 0 and validation >= 0 and test > 0 and abs(train + validation + test - 1) < 1e-9):
+        raise ValueError(
+            f"shares are {text}; training and test need one above 0, and together they must be 1"
+        )
+    first, last = round(window * train), round(window * (train + validation))
+    lengths = (first, last - first, window - last)
+    for name, length, share in zip(("training", "validation", "test"), lengths, shares, strict=True):
+        if share and length < 1:
+            raise ValueError(f"{name} has no rows: {share:g} of a window of {window} bars is less than one")
+    return lengths
+
+
+def windows(
+    time: np.ndarray,
+    window: int,
+    shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    expanding: bool = True,
+    purge: int = 0,
+    embargo: int = 0,
+    known_at: np.ndarray | None = None,
+) -> tuple[Split, ...]:
+    """Return one split per window of so many bars, cut by shares; the calendar plays no part.
+
+    The first window begins at row 0, each further one a test length later, so the tests join without gap
+    or overlap. The last test may be unfinished. Ten bars, ``windows(time, 7, (3/7, 2/7, 2/7), False)``::
+
+        row   0  1  2  3  4  5  6  7  8  9
+              train    valid test
+                    train    valid test
+                          train    valid te (unfinished)
+
+    Purge and embargo are taken from the end of training, and from the end of validation.
+
+    Parameters
+    ----------
+    time : int64 (n,)
+        Close of each bar, ns UTC, increasing.
+    window : int
+        Length of a window, bars.
+    shares : tuple of float (3,)
+        Of a window for training, validation and test, together 1; see :func:`window_lengths`.
+    expanding : bool
+        True: training starts at row 0. False: with its window.
+    purge, embargo, known_at
+        As in :func:`walk_forward`.
+
+    Raises
+    ------
+    DataError
+        If there are too few bars for one fold, or a fold loses all its training or validation rows.
+
+    Source: Pardo (2008), "The Evaluation and Optimization of Trading Strategies", 2nd edition, chapter 11,
+    walk-forward windows that move by the length of their test; with a share to choose on in between.
+    """
+    train, validation, test = window_lengths(window, shares)
+    _check_gap(purge, embargo)
+    time, known = _clock(time, known_at, purge)
+    before = train + validation
+    if time.size <= before:
+        raise DataError(
+            f"windows: {time.size} bars give no fold; of a window of {window} bars {before} lie before its "
+            f"test, and at least one must follow"
+        )
+    splits = []
+    for first in range(0, time.size - before, test):
+        edges = (
+            0 if expanding else first, first + train, first + before, min(first + window, time.size),
+        )  # fmt: skip
+        splits.append(_purged(time, known, edges, validation > 0, purge, embargo))
+    return tuple(splits)
+
+
+def rolling_origin(
+    time: np.ndarray,
+    train: int,
+    every: int,
+    first: int | None = None,
+    expanding: bool = True,
+    purge: int = 0,
+    embargo: int = 0,
+    known_at: np.ndarray | None = None,
+) -> tuple[Split, ...]:
+    """Return one split per so many bars: each is tested on them, and trained on what lies before.
+
+    The first test begins at row ``train``; the tests join to the end, the last may be unfinished.
+
+    Parameters
+    ----------
+    time : int64 (n,)
+        Close of each bar, ns UTC, increasing.
+    train : int
+        Rows before the first test, at least 1.
+    every : int
+        Length of a test, bars, at least 1.
+    first : int, optional
+        Length of the first test, bars; by default as long as all.
+    expanding : bool
+        True: training starts at row 0. False: it rolls, ``train`` bars long.
+    purge, embargo, known_at
+        As in :func:`walk_forward`.
+
+    Raises
+    ------
+    DataError
+        If there are too few bars for one fold, or a fold loses all its training rows.
+
+    Source: Tashman (2000), "Out-of-sample tests of forecasting accuracy", International Journal of
+    Forecasting 16, evaluation over rolling origins, with updated and with rolling windows.
+    """
+    first = every if first is None else first
+    if min(train, every, first) < 1:
+        raise ValueError(f"train is {train}, every {every} and first {first}; each must be at least 1 bar")
+    _check_gap(purge, embargo)
+    time, known = _clock(time, known_at, purge)
+    if time.size <= train:
+        raise DataError(
+            f"rolling origin: {time.size} bars give no fold; {train} of them train, and at least one must "
+            f"follow"
+        )
+    edges = [train, *range(train + first, time.size, every), time.size]
+    return tuple(
+        _purged(time, known, (0 if expanding else test - train, test, test, stop), False, purge, embargo)
+        for test, stop in pairwise(edges)
+    )
 
 
 def label_bars(time: np.ndarray, known_at: np.ndarray) -> int:
@@ -332,11 +460,51 @@ def embargo_bars(interval_ns: int, label: int, memory: int) -> int:
     return max(label, memory, -(-NS_PER_DAY // interval_ns))
 
 
-def _purge(time: np.ndarray, known: np.ndarray, rows: slice, boundary: int) -> int:
-    # Training ends before the first row whose label reaches the boundary row. "Reaches" includes a label
-    # that becomes known exactly then: that bar's return is already judged.
-    reaching = known[rows] >= time[boundary]
-    return rows.stop - rows.start - int(np.argmax(reaching)) if reaching.any() else 0
+def _before(
+    time: np.ndarray, known: np.ndarray | None, start: int, boundary: int, purge: int, embargo: int
+) -> tuple[slice, int]:
+    # Rows from start to a boundary that leave the embargo free of rows and of the labels of rows, and what
+    # the labels cost. "Free of" includes a label that becomes known with the first row of the embargo.
+    last = max(boundary - embargo, start)
+    if known is not None:
+        reaching = known[start:last] >= time[last]
+        purge = last - start - int(np.argmax(reaching)) if reaching.any() else 0
+    return slice(start, last - purge), purge
+
+
+def _clock(time: np.ndarray, known_at: np.ndarray | None, purge: int) -> tuple[np.ndarray, np.ndarray | None]:
+    # Times, and when the last label of each row is known; the purge is given by a number or by these.
+    if known_at is not None and purge:
+        raise ValueError("purge follows from known_at; give one of them")
+    time = np.asarray(time, dtype=np.int64)
+    return time, None if known_at is None else _known(time, known_at)
+
+
+def _purged(
+    time: np.ndarray,
+    known: np.ndarray | None,
+    edges: tuple[int, int, int, int],
+    validated: bool,
+    purge: int,
+    embargo: int,
+) -> Split:
+    # One fold of a walk from its edges: where training starts, what follows it, the test, and its end.
+    start, judged, test, stop = edges
+    train, cost = _before(time, known, start, judged, purge, embargo)
+    validation = slice(test, test)
+    if validated:
+        validation, late = _before(time, known, judged, test, purge, embargo)
+        if validation.stop <= judged:
+            raise DataError(
+                f"walk-forward: no validation rows are left before {utc(time[test])} with a purge of "
+                f"{late} and an embargo of {embargo} bars; it takes a longer span or a smaller gap"
+            )
+    if train.stop <= start:
+        raise DataError(
+            f"walk-forward: no training rows are left before {utc(time[judged])} with a purge of {cost} "
+            f"and an embargo of {embargo} bars; it takes a longer training or a smaller gap"
+        )
+    return Split(train, validation, slice(test, stop), cost, embargo)
 
 
 def _calendar(time: np.ndarray, span: str) -> np.ndarray:

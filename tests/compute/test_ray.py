@@ -273,6 +273,55 @@ def published(text, run):
     return found
 
 
+FOLDS = [
+    "market.synthetic.n_bars=6000", "detector.name=volatility", "specialists.regimes=[trending]",
+    "folds={span: month, train_spans: 5, validation_spans: 1, embargo_bars: 24, latest: 2}",
+    "specialists.hyperparameters={population_size: 16, n_generations: 2}", "specialists.generalist=false",
+    "specialists.fitness={folds: 4, min_trades: 2}", "random_routing.draws=1", "rivals=[equal]",
+    "forecast_features.names=[return_1,return_24,zscore_24,volatility_24]",
+    "forecasters=[{name: logistic, label: {horizon: 4h}, span: month, train_spans: 4}]",
+    "permutation={count: 1, span: month, population_size: 16, n_generations: 1}",
+    "evidence={comparisons: false, paths: 100, overfitting_paths: 20}",
+    "robustness={sigmas: [0.1], draws: 1, cost_factors: [0.0, 1.0]}",
+]  # fmt: skip
+
+
+def validated(runs, *arguments):
+    """What a validation leaves that does not tell where, when and on what it ran: SHA-256 by file."""
+    from ensemble.validate import main
+
+    given = [part for setting in FOLDS for part in ("--set", setting)]
+    with pytest.raises(SystemExit) as end:
+        main(["--runs", str(runs), *arguments, *given])
+    assert end.value.code == 0
+    (folder,) = runs.glob("validate-*")
+    told = ("config.yaml", "log.txt", "manifest.json", "report.json", "report.md", "validation.html")
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in told]
+    found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    report = json.loads((folder / "report.json").read_text())
+    report["data"].pop("run")
+    return found | {"report.json": hashlib.sha256(json.dumps(report).encode()).hexdigest()}
+
+
+@pytest.mark.usefixtures("blank_pictures")
+def test_folds_and_shuffled_markets_on_ray_leave_the_bytes_of_one_process(two, tmp_path, monkeypatch):
+    from ensemble import running
+
+    alone = validated(tmp_path / "serial/runs", "--workers", "serial")
+    sent = two.messages
+    with monkeypatch.context() as patch:  # another Ray would starve beside that of this file
+        patch.setattr(running, "open_workers", lambda config, console: contextlib.nullcontext(two))
+        spread = validated(tmp_path / "ray/runs", "--workers", "ray")
+    assert two.messages >= sent + 3  # two folds and a shuffled market
+    assert spread == alone
+    assert {"strategies/fold-001/strategy.json", "strategies/fold-002/strategy.json"} <= set(alone)
+    assert any(name.startswith("checkpoints/fold-002") for name in alone)
+    # The comparison would see another search.
+    other = validated(tmp_path / "other/runs", "--workers", "serial", "--seed", "8")
+    assert other["strategies/fold-001/strategy.json"] != alone["strategies/fold-001/strategy.json"]
+    assert other["report.json"] != alone["report.json"]
+
+
 def test_gauges_are_read_over_http_as_prometheus_text(two):
     gauges = {
         "generation": 7,

@@ -13,6 +13,7 @@ from configs.load import Config, ConfigError, config_text, dump, load, parse_yam
 from ensemble.comparisons import ConfidenceSet, Interval, Superiority
 from ensemble.criteria import FIGURES, METRICS, VERSUS, CriteriaConfig, figures, judge, sentence, versus
 from ensemble.evidence import STRATEGY, Evidence, EvidenceConfig, Selection, Skill, weigh
+from ensemble.paths import Paths
 from ensemble.permutation import Permutations
 from ensemble.robustness import Perturbation, Robustness
 from experiments.ledger import LedgerSummary, Openings
@@ -149,7 +150,8 @@ def test_every_packaged_line_can_fail_and_fails_alone():
 
 
 def test_every_figure_is_known_and_every_one_of_them_is_measured():
-    measured = figures(good_evidence(), good_robustness(), Permutations(1.0, (0.0,) * 19))
+    paths = Paths(None, (), 2, 0, (), (good_strategy(), account(np.zeros(9))), good_strategy(), 0)
+    measured = figures(good_evidence(), good_robustness(), Permutations(1.0, (0.0,) * 19), paths)
     assert set(measured) == set(FIGURES)
     assert set(versus(good_evidence())) == set(VERSUS)
     assert set(METRICS) == set(Metrics.__dataclass_fields__)
@@ -157,6 +159,8 @@ def test_every_figure_is_known_and_every_one_of_them_is_measured():
     assert measured["choice_holds"] == pytest.approx(0.9)
     assert measured["choice_gains"] == pytest.approx(0.9)
     assert measured["track_record"] == 6.0
+    assert (measured["paths_positive"], measured["paths_above_hold"]) == (0.5, 0.0)
+    assert measured["path_sharpe"] == pytest.approx(good_strategy().metrics.sharpe / 2)
     assert measured["confidence_set"] == 0.8
     assert measured["perturbed_gains"] == 1.0  # at the largest deviation, wherever it stands
     assert measured["permutation"] == pytest.approx(0.95)

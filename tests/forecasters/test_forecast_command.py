@@ -74,6 +74,21 @@ def test_a_training_leaves_config_manifest_predictions_models_figures_and_a_repo
         assert line in text
 
 
+def test_a_training_is_repeated_after_so_many_bars(tmp_path, capsys):
+    bars = [one for one in TINY if not one.startswith(("schedule.span", "schedule.train"))]
+    bars += ["schedule.every_bars=1200", "schedule.train_spans=2"]
+    code, folder = forecast(tmp_path / "runs", "--model", "logistic", settings=bars)
+    assert code == 0, capsys.readouterr().err
+    found = json.loads((folder / "report.json").read_text())
+    assert found["schedule"]["every_bars"] == 1200
+    assert found["out_of_fold"]["rows"] == 4400 - 2400
+    rows = read(folder / "predictions" / "logistic.parquet")
+    assert [rows["fold"].count(number) for number in (1, 2)] == [1200, 800]
+    code, none = forecast(tmp_path / "none", "--schedule", "month", settings=bars)
+    assert (code, none) == (2, None)
+    assert "span is month and every_bars 1200" in capsys.readouterr().err
+
+
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_never_been(tmp_path, capsys, monkeypatch):
     tree = ["--model", "random_forest", "--set", "model.trees=8", "--set", "model.threads=1"]
     code, whole = forecast(tmp_path / "whole", *tree)

@@ -121,10 +121,10 @@ def test_no_label_to_fit_on_reaches_the_validation(data, n, share, embargo):
     assert fit.start == start
     assert validation.stop == n
     assert fit.stop + embargo <= validation.start
-    assert (settled[fit] < time[validation.start]).all()
+    assert (settled[fit] < time[validation.start - embargo]).all()
     # And no more is thrown away than that takes.
     if fit.stop + embargo < validation.start:
-        assert settled[fit.stop + embargo] >= time[validation.start]
+        assert settled[fit.stop] >= time[validation.start - embargo]
 
 
 def test_a_fold_learns_from_nothing_in_its_test(ground, tmp_path):
@@ -417,3 +417,62 @@ def test_a_model_is_not_its_own_baseline():
     config = config_of("majority", baselines=["majority", "ar1"])
     assert config.rivals() == ("ar1",)
     assert config.model == PluginConfig(name="majority")
+
+
+# --- spans of bars -----------------------------------------------------------------------------------
+
+
+def schedule_of(**schedule):
+    return config_of(schedule={"embargo_bars": 30, **schedule}).schedule
+
+
+def test_spans_of_bars_train_before_each_of_them(ground):
+    found = folds_of(ground, schedule_of(every_bars=900, train_bars=2000))
+    assert [split.test for split in found] == [
+        slice(2000, 2900), slice(2900, 3800), slice(3800, 4700), slice(4700, N),
+    ]  # fmt: skip
+    for split in found:
+        assert split.train.start == 0
+        assert split.train.stop + 30 < split.test.start  # purge and embargo
+        assert ground.labels.settled_at[split.train].max() < ground.bars.time[split.test.start]
+    assert folds_of(ground, schedule_of(every_bars=900, train_bars=2000, latest=2)) == found[-2:]
+    rolling = folds_of(ground, schedule_of(every_bars=900, train_bars=2000, expanding=False))
+    assert [split.train.start for split in rolling] == [0, 900, 1800, 2700]
+    # By default training is as many spans as of the calendar, and the first test as long as all.
+    assert folds_of(ground, schedule_of(every_bars=600))[0].test == slice(4800, N)
+    assert folds_of(ground, schedule_of(every_bars=1000, train_spans=2))[0].test == slice(2000, 3000)
+    first = folds_of(ground, schedule_of(every_bars=900, train_bars=2000, first_bars=100))
+    assert [split.test.start for split in first] == [2000, 2100, 3000, 3900, 4800]
+
+
+def test_a_training_of_spans_of_bars_answers_every_row_from_its_past(ground):
+    schedule = {"every_bars": 1500, "train_bars": 2200, "embargo_bars": 30}
+    skill, folds = pooled(ground, config_of(schedule=schedule))
+    assert [(fold.test.start, fold.test.stop) for fold in folds] == [(2200, 3700), (3700, N)]
+    assert 0.25 < skill < 0.45  # a market of chance
+    for fold in folds:
+        assert fold.trained_through < ground.bars.time[fold.test.start]
+        assert not np.isnan(fold.answers["logistic"]).any()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "sentence"),
+    [
+        ({"train_bars": 500}, "schedule: train_bars counts with every_bars alone"),
+        ({"first_bars": 500}, "schedule: first_bars counts with every_bars alone"),
+        (
+            {"every_bars": 500, "span": "month"},
+            "span is month and every_bars 500; .* must be left at quarter",
+        ),
+        ({"every_bars": 0}, r"schedule\.every_bars is 0; it should be greater than or equal to 1"),
+        ({"every_bars": True}, r"schedule\.every_bars is True; it must be a number"),
+    ],
+)
+def test_spans_of_bars_that_cannot_be_are_one_sentence(schedule, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        schedule_of(**schedule)
+
+
+def test_too_few_bars_for_a_span_of_bars_are_one_sentence(ground):
+    with pytest.raises(DataError, match=f"{N} bars give no fold; 8000 of them train"):
+        folds_of(ground, schedule_of(every_bars=1000))

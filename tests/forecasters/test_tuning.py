@@ -30,8 +30,8 @@ from forecasters.forecaster import (
 from forecasters.search_space import check_space, search_space
 from forecasters.settings import ForecastConfig
 from forecasters.train import main as train
-from forecasters.training import Fold, prepare
-from forecasters.tuning import held_out_from, score, traded, with_thresholds
+from forecasters.training import Fold, folds_of, prepare
+from forecasters.tuning import held_out_folds, held_out_from, score, traded, with_thresholds
 from forecasters.tuning_settings import TuneConfig
 from market.sources.selection import select_bars
 from market.table import DataError
@@ -403,6 +403,22 @@ def test_what_is_held_out_is_known_from_times_alone_and_something_must_be_left()
     assert held_out_from(bars, config().schedule, 2) < first
     with pytest.raises(DataError, match="gives 4 folds after 1 months of training, and 4 are held out"):
         held_out_from(bars, config().schedule, 4)
+
+
+def test_spans_of_bars_are_held_out_and_searched_on_the_same_edges(ground):
+    schedule = config().schedule.model_copy(update={"span": "quarter", "every_bars": 700, "train_bars": 1000})
+    first = held_out_from(ground.bars, schedule, 2)
+    assert first == 2400
+    whole = folds_of(ground, schedule)
+    assert [split.test for split in whole] == [
+        slice(1000, 1700), slice(1700, 2400), slice(2400, 3100), slice(3100, 3600),
+    ]  # fmt: skip
+    # What is searched ends where the held-out spans begin, and these are the rest.
+    cut = prepare(ground.bars[:first], config().dataset())
+    assert [split.test for split in folds_of(cut, schedule)] == [split.test for split in whole[:2]]
+    assert held_out_folds(ground, schedule, first) == ((2, whole[2]), (3, whole[3]))
+    with pytest.raises(DataError, match="gives 4 folds after 1,000 bars of training, and 4 are held out"):
+        held_out_from(ground.bars, schedule, 4)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market import splits
-from market.splits import Split, embargo_bars, folds, holdout, label_bars, purged_train, walk_forward
+from market.splits import (
+    Split,
+    embargo_bars,
+    folds,
+    holdout,
+    label_bars,
+    purged_train,
+    rolling_origin,
+    walk_forward,
+    window_lengths,
+    windows,
+)
 from market.table import DataError
 from tests.reference import splits as naive
 
@@ -317,21 +329,196 @@ def test_walk_forward_folds_are_ordered_contiguous_and_honest(
         for rows, judged in fitted:
             honest = naive.train_stop(time.tolist(), known.tolist(), rows.start, judged.start, embargo)
             assert rows.stop == honest  # neither a row too many nor one too few
-            assert (known[rows] < time[judged.start]).all()
+            assert (known[rows] < time[max(judged.start - embargo, rows.start)]).all()
         assert split.train.start == 0 or not expanding
 
 
 def test_a_walk_forward_that_forgets_the_boundary_row_is_caught(monkeypatch):
     # The planted bug: a label known exactly at the first test row counts as known before it.
-    def off_by_one(time, known, rows, boundary):
-        reaching = known[rows] > time[boundary]
-        return rows.stop - rows.start - int(np.argmax(reaching)) if reaching.any() else 0
+    def off_by_one(time, known, start, boundary, purge, embargo):
+        last = boundary - embargo
+        reaching = known[start:last] > time[last]
+        cost = last - start - int(np.argmax(reaching)) if reaching.any() else 0
+        return slice(start, last - cost), cost
 
     time = closes(day(2020, 1, 2), day(2020, 7, 1))
     known = fixed_labels(time, 3)
     good = walk_forward(time, train_spans=1, known_at=known)[0]
-    monkeypatch.setattr(splits, "_purge", off_by_one)
+    monkeypatch.setattr(splits, "_before", off_by_one)
     bad = walk_forward(time, train_spans=1, known_at=known)[0]
     assert (known[good.train] < time[good.test.start]).all()
     assert not (known[bad.train] < time[bad.test.start]).all()
     assert bad.train.stop == good.train.stop + 1
+
+
+# --- windows of bars ---------------------------------------------------------------------------------
+
+
+def hours(n):
+    return np.arange(1, n + 1) * HOUR
+
+
+def test_shares_are_cut_to_the_row():
+    assert window_lengths(17_520, (0.7, 0.15, 0.15)) == (12_264, 2_628, 2_628)
+    assert window_lengths(1_001, (0.7, 0.15, 0.15)) == (701, 150, 150)
+    assert window_lengths(10, (0.5, 0.0, 0.5)) == (5, 0, 5)
+    assert window_lengths(7, (3 / 7, 2 / 7, 2 / 7)) == (3, 2, 2)
+
+
+@given(
+    st.integers(3, 30_000), st.tuples(st.integers(1, 100), st.integers(0, 100), st.integers(1, 100)),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_lengths_are_the_window_and_within_a_row_of_their_shares(window, weights):
+    shares = tuple(weight / sum(weights) for weight in weights)
+    try:
+        lengths = window_lengths(window, shares)
+    except ValueError as error:
+        if "is less than one" not in str(error) or min(window * one for one in shares if one) >= 1:
+            raise
+        return
+    assert sum(lengths) == window
+    for length, share in zip(lengths, shares, strict=True):
+        assert abs(length - window * share) <= 1
+        assert (length > 0) == (share > 0)
+
+
+def test_windows_by_hand():
+    thirds = (3 / 7, 2 / 7, 2 / 7)
+    assert windows(hours(10), 7, thirds, expanding=False) == (
+        Split(slice(0, 3), slice(3, 5), slice(5, 7)),
+        Split(slice(2, 5), slice(5, 7), slice(7, 9)),
+        Split(slice(4, 7), slice(7, 9), slice(9, 10)),  # the unfinished window
+    )
+    assert [split.train for split in windows(hours(10), 7, thirds)] == [
+        slice(0, 3), slice(0, 5), slice(0, 7),
+    ]  # fmt: skip
+    assert windows(hours(7), 7, thirds) == windows(hours(10), 7, thirds)[:1]
+    assert [split.test for split in windows(hours(11), 7, thirds)][-1] == slice(9, 11)  # it is finished now
+
+
+def test_windows_lose_purge_and_embargo_at_both_seams():
+    time = hours(200)
+    found = windows(time, 100, (0.6, 0.2, 0.2), False, embargo=2, known_at=fixed_labels(time, 3))
+    assert found[0] == Split(slice(0, 55), slice(60, 75), slice(80, 100), 3, 2)
+    assert found[1] == Split(slice(20, 75), slice(80, 95), slice(100, 120), 3, 2)
+    assert windows(time, 100, (0.6, 0.2, 0.2), False, purge=3, embargo=2)[:2] == found[:2]
+
+
+def test_a_rolling_origin_by_hand():
+    assert rolling_origin(hours(10), train=4, every=3) == (
+        Split(slice(0, 4), slice(4, 4), slice(4, 7)),
+        Split(slice(0, 7), slice(7, 7), slice(7, 10)),
+    )
+    assert rolling_origin(hours(10), train=4, every=3, first=1, expanding=False) == (
+        Split(slice(0, 4), slice(4, 4), slice(4, 5)),
+        Split(slice(1, 5), slice(5, 5), slice(5, 8)),
+        Split(slice(4, 8), slice(8, 8), slice(8, 10)),
+    )
+    late = rolling_origin(hours(50), 20, 30, embargo=2, known_at=fixed_labels(hours(50), 3))
+    assert late == (Split(slice(0, 15), slice(20, 20), slice(20, 50), 3, 2),)
+    # A first test beyond the end is the only one.
+    assert rolling_origin(hours(10), 4, 3, first=90) == (Split(slice(0, 4), slice(4, 4), slice(4, 10)),)
+
+
+def test_what_gives_no_window_says_so():
+    with pytest.raises(
+        DataError, match="85 bars give no fold; of a window of 100 bars 85 lie before its test"
+    ):
+        windows(hours(85), 100)
+    assert windows(hours(86), 100)[0].test == slice(85, 86)
+    with pytest.raises(DataError, match="no training rows are left before 1970-01-02T07"):
+        windows(hours(100), 100, (0.3, 0.4, 0.3), embargo=30)
+    with pytest.raises(DataError, match="no validation rows are left before"):
+        windows(hours(100), 100, embargo=15)
+    for shares in ((0.7, 0.2, 0.2), (0.8, 0.3, -0.1), (1.1, -0.2, 0.1), (0.85, 0.15, 0.0)):
+        with pytest.raises(ValueError, match="training and test need one above 0, and together they must be"):
+            windows(hours(200), 100, shares)
+    with pytest.raises(ValueError, match=r"validation has no rows: 0\.001 of a window of 100 bars"):
+        windows(hours(200), 100, (0.9, 0.001, 0.099))
+    with pytest.raises(ValueError, match="give one of them"):
+        windows(hours(200), 100, purge=3, known_at=hours(200))
+    with pytest.raises(DataError, match="rolling origin: 20 bars give no fold; 20 of them train"):
+        rolling_origin(hours(20), 20, 5)
+    with pytest.raises(DataError, match="no training rows are left before"):
+        rolling_origin(hours(50), 20, 5, embargo=20)
+    with pytest.raises(ValueError, match="every 0 and first 0; each must be at least 1 bar"):
+        rolling_origin(hours(20), 5, 0)
+
+
+def require_honest(found, time, known, embargo, before):
+    """Stop unless tests join from a row to the end, and each span ends where what follows does not see it."""
+    assert found[0].test.start == before
+    assert found[-1].test.stop == time.size
+    for one, other in pairwise(found):
+        assert one.test.stop == other.test.start
+    for split in found:
+        spans = [split.train, split.validation, split.test]
+        spans = [span for span in spans if span.stop > span.start]
+        for rows, judged in pairwise(spans):
+            honest = naive.train_stop(time.tolist(), known.tolist(), rows.start, judged.start, embargo)
+            assert rows.stop == honest  # neither a row too many nor one too few
+
+
+@st.composite
+def labelled_clocks(draw):
+    """Irregular clocks, labels of any length up to a longest one, an embargo."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n = draw(st.integers(20, 300))
+    time = np.cumsum(random.integers(1, 4, n)) * HOUR
+    return time, time + random.integers(0, draw(st.integers(1, 12)), n) * HOUR, draw(st.integers(0, 6))
+
+
+@given(
+    labelled_clocks(),
+    st.integers(20, 200),
+    st.tuples(st.integers(2, 10), st.integers(0, 4), st.integers(1, 4)),
+    st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_windows_are_ordered_contiguous_and_honest(clock, window, weights, expanding):
+    time, known, embargo = clock
+    shares = tuple(weight / sum(weights) for weight in weights)
+    try:
+        found = windows(time, window, shares, expanding, embargo=embargo, known_at=known)
+    except DataError as error:
+        if not ("give no fold" in str(error) or "rows are left" in str(error)):
+            raise
+        return
+    train, validation, test = window_lengths(window, shares)
+    require_honest(found, time, known, embargo, train + validation)
+    for number, split in enumerate(found):
+        assert split.train.start == (0 if expanding else number * test)
+        assert split.validation.start == number * test + train
+        assert split.test.stop - split.test.start == test or split is found[-1]
+
+
+@given(labelled_clocks(), st.integers(5, 150), st.integers(1, 80), st.integers(1, 80), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_rolling_origins_are_ordered_contiguous_and_honest(clock, train, every, first, expanding):
+    time, known, embargo = clock
+    try:
+        found = rolling_origin(time, train, every, first, expanding, embargo=embargo, known_at=known)
+    except DataError as error:
+        if not ("give no fold" in str(error) or "no training rows are left" in str(error)):
+            raise
+        return
+    require_honest(found, time, known, embargo, train)
+    for number, split in enumerate(found):
+        assert split.train.start == (0 if expanding else split.test.start - train)
+        assert split.test.stop - split.test.start == (every if number else first) or split is found[-1]
+
+
+@pytest.mark.parametrize("bug", ["embargo before the test forgotten", "last window dropped"])
+def test_windows_that_see_the_test_or_leave_rows_out_are_caught(bug):
+    time = hours(210)
+    known, shares = fixed_labels(time, 3), (0.6, 0.2, 0.2)
+    found = list(windows(time, 100, shares, embargo=4, known_at=known))
+    require_honest(found, time, known, 4, 80)
+    if bug == "last window dropped":
+        found.pop()
+    else:
+        bad = windows(time, 100, shares, embargo=0, known_at=known)[1].validation
+        found[1] = SimpleNamespace(train=found[1].train, validation=bad, test=found[1].test)
+    with pytest.raises(AssertionError):
+        require_honest(found, time, known, 4, 80)

@@ -65,8 +65,8 @@ FORECASTING = (
         "label-that-ends-with-the-first-validated-row",
         "purge off by one",
         "forecasters/training.py",
-        "reaching = settled_at[train.start : first] >= time[first]",
-        "reaching = settled_at[train.start : first] > time[first]",
+        "reaching = settled_at[train.start : stop] >= time[stop]",
+        "reaching = settled_at[train.start : stop] > time[stop]",
         (f"{TRAINING}::test_no_label_to_fit_on_reaches_the_validation",),
     ),
     Mutant(

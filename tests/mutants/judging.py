@@ -162,8 +162,8 @@ JUDGING = (
         "purge-off-by-one",
         "purge off by one",
         "market/splits.py",
-        "reaching = known[rows] >= time[boundary]",
-        "reaching = known[rows] > time[boundary]",
+        "reaching = known[start:last] >= time[last]",
+        "reaching = known[start:last] > time[last]",
         (
             f"{SPLITS}::test_months_with_validation_purge_and_embargo_by_hand",
             f"{SPLITS}::test_walk_forward_folds_are_ordered_contiguous_and_honest",

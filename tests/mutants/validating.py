@@ -3,16 +3,22 @@
 from tests.mutants.mutant import Mutant
 
 BLENDERS = "tests/ensemble/test_blenders.py"
+COMBINATORIAL = "tests/market/test_combinatorial.py"
+CPCV = "tests/ensemble/test_cpcv.py"
 EVIDENCE = "tests/ensemble/test_evidence.py"
 FOLDS = "tests/ensemble/test_folds.py"
+GLUING = "tests/ensemble/test_gluing.py"
+IDLE = "tests/ensemble/test_idle_account.py"
 LEAKS = "tests/leaks/test_leak_detector.py"
 ONLINE = "tests/ensemble/test_online.py"
 PERMUTATION = "tests/ensemble/test_permutation.py"
 SIZING = "tests/ensemble/test_sizing.py"
 SOURCES = "tests/ensemble/test_sources.py"
+SPLITS = "tests/market/test_splits.py"
 STACKING = "tests/ensemble/test_stacking.py"
 STRATEGY = "tests/ensemble/test_strategy.py"
 WEIGHTING = "tests/ensemble/test_weighting.py"
+WINDOWS = "tests/ensemble/test_windows.py"
 
 VALIDATING = (
     # The leak detector.
@@ -209,10 +215,21 @@ VALIDATING = (
     Mutant(
         "folds-without-an-embargo",
         "L6",
-        "ensemble/folds.py",
-        "purge=0, embargo=folds.embargo_bars,",
-        "purge=0, embargo=0,",
-        (f"{FOLDS}::test_every_fold_learns_chooses_and_answers_in_this_order",),
+        "ensemble/settings.py",
+        '"embargo": self.embargo_bars',
+        '"embargo": 0',
+        (
+            f"{FOLDS}::test_every_fold_learns_chooses_and_answers_in_this_order",
+            f"{WINDOWS}::test_two_years_of_hours_are_cut_into_70_15_15",
+        ),
+    ),
+    Mutant(
+        "forecasters-trained-beside-the-windows-of-the-folds",
+        "L6",
+        "ensemble/settings.py",
+        '"first_bars": validation',
+        '"first_bars": test',
+        (f"{WINDOWS}::test_every_judged_row_is_answered_by_a_model_of_the_past_and_a_test_by_one",),
     ),
     Mutant(
         "detector-fitted-on-the-validation-rows-too",
@@ -287,5 +304,55 @@ VALIDATING = (
         "champions = looks.others + 1",
         "champions = 1",
         (f"{EVIDENCE}::test_the_skill_of_a_strategy_is_that_of_its_track_record",),
+    ),
+    # Combinatorial cross-validation.
+    Mutant(
+        "detector-remembers-tested-groups",
+        "L5",
+        "ensemble/cpcv.py",
+        "probabilities = transform(detector, known)",
+        "probabilities = glued.cut(transform(detector, self.core))",
+        (f"{CPCV}::test_bars_of_the_tested_groups_change_nothing_that_is_learned",),
+    ),
+    Mutant(
+        "rows-that-taught-are-traded",
+        "L5",
+        "ensemble/cpcv.py",
+        "allowed = np.where(taught, np.nan, blended)",
+        "allowed = blended",
+        (f"{CPCV}::test_nobody_speaks_on_rows_that_taught_and_nothing_is_held_there",),
+    ),
+    Mutant(
+        "seam-that-jumps",
+        "L5",
+        "ensemble/gluing.py",
+        "made[:, prices] = made[:, prices] / first * before",
+        "made[:, prices] = made[:, prices]",
+        (f"{GLUING}::test_no_return_appears_at_a_seam_and_none_is_lost_within_a_run",),
+    ),
+    Mutant(
+        "embargo-behind-tested-groups-alone",
+        "L5",
+        "market/combinatorial.py",
+        "widened = slice(max(0, span.start - embargo), span.stop)",
+        "widened = slice(span.start, span.stop)",
+        (f"{COMBINATORIAL}::test_no_training_row_is_within_the_embargo_of_a_tested_group",),
+    ),
+    # The verdict.
+    Mutant(
+        "idleness-praised",
+        "S7",
+        "ensemble/criteria.py",
+        "if _idle(strategy.metrics) and line.figure not in WITHOUT_TRADES:",
+        "if False:",
+        (f"{IDLE}::test_a_figure_that_idleness_would_meet_is_undefined_without_a_trade[max_drawdown]",),
+    ),
+    Mutant(
+        "label-reaches-into-the-embargo",
+        "L6",
+        "market/splits.py",
+        "reaching = known[start:last] >= time[last]",
+        "reaching = known[start:last] >= time[boundary]",
+        (f"{SPLITS}::test_walk_forward_folds_are_ordered_contiguous_and_honest",),
     ),
 )

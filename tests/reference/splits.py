@@ -16,8 +16,8 @@ def purged_train(time, known, train_rows, test_rows, embargo):
 
 
 def train_stop(time, known, start, boundary, embargo):
-    """Walk forward from ``start`` until a label reaches the boundary row; then step back the embargo."""
-    row = start
-    while row < boundary and known[row] < time[boundary]:
+    """Walk forward from ``start`` until a label reaches the embargo before the boundary row."""
+    row, last = start, max(boundary - embargo, start)
+    while row < last and known[row] < time[last]:
         row += 1
-    return row - embargo
+    return row
