@@ -21,16 +21,16 @@ lies before it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compute.seeds import stream
-from compute.workers import Mapper, SerialMapper
+from compute.workers import Mapper
 from configs.load import ConfigError
 from ensemble.baselines import Trading
 from ensemble.blenders import Blender
+from ensemble.fitting import FittingJob
 from ensemble.folds import FoldJob, roster_of
 from ensemble.forecasts import Forecast
 from ensemble.gating import Gates
@@ -41,9 +41,8 @@ from ensemble.settings import ValidateConfig
 from ensemble.signals import SignalTable
 from ensemble.sizing import Sizing
 from ensemble.sources import ForecasterSource, Source
-from experiments.ledger import Batch, Ledger
+from experiments.ledger import Ledger
 from experiments.runs import Run
-from ga.checkpoint import Checkpoints
 from ga.controls import POLICIES
 from market.bars import Bars
 from market.causal import transform
@@ -164,7 +163,7 @@ class CombinationResult:
 
 
 @dataclass(frozen=True, eq=False)
-class CombinationJob:
+class CombinationJob(FittingJob[CombinationResult]):
     """Fits combinations by their number; travels to workers whole.
 
     Parameters
@@ -193,31 +192,12 @@ class CombinationJob:
     identity: Mapping[str, str]
     forced: tuple[str, ...] = ()
 
-    def __call__(self, number: int) -> tuple[int, tuple[str, ...]]:
-        """Fit one combination and leave what it decided on disk; return its number and nothing to tell."""
-        with self._checkpoints(number) as checkpoints, SerialMapper() as workers:
-            checkpoints.save(number, self.fit(number, workers).state())
-        return number, ()
-
-    def is_done(self, number: int) -> bool:
-        """Return whether a combination is on disk."""
-        return any(self._folder(number).glob("*.ckpt"))
-
-    def load(self, number: int) -> CombinationResult:
-        """Return a combination that is on disk; :class:`ConfigError` if it is damaged or of another run."""
-        with self._checkpoints(number) as checkpoints:
-            return CombinationResult.of_state(checkpoints.load(self.forced).state)
+    piece, short, kept = "combination", "cpcv", CombinationResult
 
     def record_trials(self, ledger: Ledger, fingerprint: str, result: CombinationResult, after: int) -> None:
         """Count the trials of a combination, once; ``after`` folds have been counted in the same run."""
-        most = len(roster_of(self.config)) + 1
-        first = (after + result.number) * most
-        batches = [
-            Batch(search["sharpes"], search["n_evaluated"], search["n_unique"], first + i)
-            for i, search in enumerate(result.searches)
-        ]
-        if batches:
-            ledger.record_all(fingerprint, self.run.id, batches)
+        first = (after + result.number) * (len(roster_of(self.config)) + 1)
+        self.record_searches(ledger, fingerprint, result, first)
 
     def fit(self, number: int, workers: Mapper) -> CombinationResult:
         """Fit a combination and return what it decides on its groups.
@@ -358,12 +338,6 @@ class CombinationJob:
 
     def _answers(self, name: str) -> np.ndarray:
         return next(forecast.answers for forecast in self.forecasts if forecast.name == name)
-
-    def _folder(self, number: int) -> Path:
-        return self.run.folder / "checkpoints" / f"cpcv-{number + 1:03d}"
-
-    def _checkpoints(self, number: int) -> Checkpoints:
-        return Checkpoints(self._folder(number), {**self.identity, "combination": str(number + 1)}, keep=1)
 
 
 def _split_of(chosen: Combination, config: ValidateConfig) -> Split:

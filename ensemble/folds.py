@@ -11,17 +11,17 @@ Nothing of a fold reads rows after its test, and nothing that is fitted reads it
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backtest.costs import Costs
 from compute.seeds import stream
-from compute.workers import Mapper, SerialMapper
+from compute.workers import Mapper
 from configs.load import ConfigError, PluginConfig
 from ensemble.blenders import BLENDERS, Blender
 from ensemble.counterparts import always_on, random_routing
+from ensemble.fitting import FittingJob
 from ensemble.fold_result import FoldResult
 from ensemble.forecasts import Forecast
 from ensemble.informed import informed, wanted
@@ -30,9 +30,8 @@ from ensemble.signals import Blend, Member, SignalTable
 from ensemble.sources import ForecasterSource, SpecialistSource, awake_by_probability
 from ensemble.strategy import Strategy
 from ensemble.validation import FoldRecord
-from experiments.ledger import Batch, Ledger
+from experiments.ledger import Ledger
 from experiments.runs import Run
-from ga.checkpoint import Checkpoints
 from market.bars import Bars
 from market.causal import transform
 from market.features.pipeline import FeatureTable
@@ -89,7 +88,7 @@ def roster_of(config: ValidateConfig) -> tuple[Member, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class FoldJob:
+class FoldJob(FittingJob[FoldResult]):
     """Fits folds by their number; travels to workers whole.
 
     Parameters
@@ -120,20 +119,7 @@ class FoldJob:
     identity: Mapping[str, str]
     forced: tuple[str, ...] = ()
 
-    def __call__(self, number: int) -> tuple[int, tuple[str, ...]]:
-        """Fit one fold and leave it on disk; return its number and what is to be told."""
-        with self._checkpoints(number) as checkpoints, SerialMapper() as workers:
-            checkpoints.save(number, self.fit(number, workers).state())
-        return number, ()
-
-    def is_done(self, number: int) -> bool:
-        """Return whether a fold is on disk."""
-        return any(self._folder(number).glob("*.ckpt"))
-
-    def load(self, number: int) -> FoldResult:
-        """Return a fold that is on disk; :class:`ConfigError` if it is damaged or of another run."""
-        with self._checkpoints(number) as checkpoints:
-            return FoldResult.of_state(checkpoints.load(self.forced).state)
+    piece, short, kept = "fold", "fold", FoldResult
 
     def strategy_of(self, number: int) -> Strategy:
         """Return the strategy of a fold that is on disk."""
@@ -141,15 +127,8 @@ class FoldJob:
 
     def record_trials(self, ledger: Ledger, fingerprint: str, result: FoldResult) -> None:
         """Count the trials of a fold; those that are counted already are not counted again."""
-        most = len(roster_of(self.config)) + 1
-        batches = [
-            Batch(
-                search["sharpes"], search["n_evaluated"], search["n_unique"], result.record.number * most + i
-            )
-            for i, search in enumerate(result.searches)
-        ]
-        if batches:
-            ledger.record_all(fingerprint, self.run.id, batches)
+        first = result.record.number * (len(roster_of(self.config)) + 1)
+        self.record_searches(ledger, fingerprint, result, first)
 
     def fit(self, number: int, workers: Mapper) -> FoldResult:
         """Fit a fold, save its strategy, and return what it decided.
@@ -379,12 +358,6 @@ class FoldJob:
             kept, said = forecast.answers[test][:, 0], blend.signals.column(forecast.name)
             if not np.array_equal(np.isnan(kept), np.isnan(said)):
                 raise RuntimeError(f"{forecast.name} answers other rows in the strategy than in its training")
-
-    def _folder(self, number: int) -> Path:
-        return self.run.folder / "checkpoints" / f"fold-{number + 1:03d}"
-
-    def _checkpoints(self, number: int) -> Checkpoints:
-        return Checkpoints(self._folder(number), {**self.identity, "fold": str(number + 1)}, keep=1)
 
 
 def cost_of(costs: Costs, bars: Bars) -> float:

@@ -15,6 +15,7 @@ from configs.load import ConfigError, load
 from ensemble import judging, report
 from ensemble.blenders import BLENDERS
 from ensemble.cpcv import CombinationJob, combinations_of
+from ensemble.fitting import FittingJob
 from ensemble.folds import FoldJob, folds_of
 from ensemble.forecasts import check_members, require_forecasts, train_forecasters
 from ensemble.gating import require_known
@@ -242,7 +243,7 @@ def _folds(run: Run, work: Work, job: FoldJob, workers: Mapper, console: Console
     ledger, results = work.ledger(), []
     stops = [split.test.stop for split in work.splits]
     days = [f"folds, tested to {utc(work.selection.bars.time[stop - 1])[:10]}" for stop in stops]
-    _fit_all(run, job, "fold", days, workers, console)
+    _fit_all(run, job, days, workers, console)
     for number in range(len(work.splits)):
         result = job.load(number)
         job.record_trials(ledger, work.fingerprint, result)
@@ -258,7 +259,7 @@ def _paths(run: Run, work: Work, folds: FoldJob, workers: Mapper, console: Conso
     ledger, results = work.ledger(), []
     count = len(work.combinations)
     lines = [f"combinations, {i + 1} of {count}" for i in range(count)]
-    _fit_all(run, job, "combination", lines, workers, console)
+    _fit_all(run, job, lines, workers, console)
     for number in range(count):
         result = job.load(number)
         job.record_trials(ledger, work.fingerprint, result, len(work.splits))
@@ -268,14 +269,13 @@ def _paths(run: Run, work: Work, folds: FoldJob, workers: Mapper, console: Conso
 
 def _fit_all(
     run: Run,
-    job: FoldJob | CombinationJob,
-    noun: str,
+    job: FittingJob,
     lines: Sequence[str],
     workers: Mapper,
     console: Console,
 ) -> None:
     # Fit whatever is not on disk yet; a line for each, to be told once it is done.
-    width, count = workers.n_workers, len(lines)
+    width, count, noun = workers.n_workers, len(lines), job.piece
     with _progress(console, f"{noun}s", count) as told:
         waiting = [number for number in range(count) if not job.is_done(number)]
         done = count - len(waiting)
