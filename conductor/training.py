@@ -19,7 +19,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from compute.workers import Mapper, ThreadMapper, n_cores
 from conductor.curriculum import Shifted
@@ -32,6 +31,7 @@ from conductor.steering import Steering
 from conductor.strategies import FineTuning
 from conductor.training_settings import TrainConfig
 from configs.load import ConfigError, load
+from configs.progress_bar import progress_bar
 from experiments.runs import Run, code_version, latest, library_versions
 from ga.checkpoint import Checkpoints
 
@@ -252,18 +252,8 @@ class Training:
     def step(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
         """Show the progress of a step, ``told(done, total, sentence)``, and take its time."""
         begin = time.perf_counter()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            bar = progress.add_task(name, total=1)
-            yield lambda done, total, sentence: progress.update(
-                bar, completed=done, total=total, description=sentence
-            )
+        with progress_bar(self.console, name, 1) as told:
+            yield lambda done, total, sentence: told(done, sentence, total)
         spent = time.perf_counter() - begin
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
         self.console.print(f"{name}: {spent:.0f} s", highlight=False)

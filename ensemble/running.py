@@ -1,17 +1,16 @@
 """One run of ``python -m ensemble.validate``: forecasters, folds, comparison, evidence, verdict, report."""
 
 import time as clock
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from compute.workers import Mapper
 from configs.load import ConfigError, load
+from configs.progress_bar import SHARE, progress_bar
 from ensemble import judging, report
 from ensemble.blenders import BLENDERS
 from ensemble.cpcv import CombinationJob, combinations_of
@@ -204,7 +203,7 @@ def _complete(run: Run, work: Work, workers: Mapper, console: Console, forced: t
     origin = {"data": {"bars": work.fingerprint}, "seeds": {"root": config.seed}}
     run.write_manifest(**origin)
     try:
-        with phase(run, "forecasters"), _progress(console, "forecasters", 1.0) as told:
+        with phase(run, "forecasters"), progress_bar(console, "forecasters", 1.0, written=SHARE) as told:
             forecasts = train_forecasters(
                 run, config, bars, work.wide, work.identity(), told, partial(_note, run, console), forced
             )
@@ -235,7 +234,7 @@ def _complete(run: Run, work: Work, workers: Mapper, console: Console, forced: t
 
 
 def _permuted(run: Run, work: Work, workers: Mapper, console: Console):
-    with _progress(console, "shuffled markets", 1.0) as told:
+    with progress_bar(console, "shuffled markets", 1.0, written=SHARE) as told:
         return permutation_test(run, work.config, work.selection.bars, work.identity(), workers, told)
 
 
@@ -276,7 +275,7 @@ def _fit_all(
 ) -> None:
     # Fit whatever is not on disk yet; a line for each, to be told once it is done.
     width, count, noun = workers.n_workers, len(lines), job.piece
-    with _progress(console, f"{noun}s", count) as told:
+    with progress_bar(console, f"{noun}s", count) as told:
         waiting = [number for number in range(count) if not job.is_done(number)]
         done = count - len(waiting)
         if done:
@@ -297,14 +296,3 @@ def _fit_all(
 def _note(run: Run, console: Console, line: str) -> None:
     console.print(f"! {line}", markup=False)
     run.log(line)
-
-
-@contextmanager
-def _progress(console: Console, what: str, total: float) -> Iterator:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(what, total=total)
-        yield lambda completed, line: progress.update(bar, completed=completed, description=line)

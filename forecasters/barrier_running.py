@@ -3,15 +3,13 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from configs.load import dump
+from configs.progress_bar import progress_bar
 from experiments.ledger import Batch, Ledger
 from experiments.runs import Run
 from forecasters import barrier_report as report
@@ -50,8 +48,12 @@ def barriers_run(config: BarriersConfig, console: Console) -> Path:
     console.print(f"Run {run.id}, seed {config.seed}")
     search = BarrierSearch(material, training)
     try:
-        with _progress(console, config.hyperparameters.n_generations) as told:
-            evolved = search.run(told)
+        with progress_bar(console, "generations", config.hyperparameters.n_generations) as told:
+
+            def bred(now: SearchProgress) -> None:
+                told(now.generation, f"generation {now.generation}, best {now.best:.3f}")
+
+            evolved = search.run(bred)
     finally:  # a search that is broken off has looked at the data all the same
         if search.batches():
             ledger.record_all(fingerprint, run.id, search.batches())
@@ -94,20 +96,3 @@ def _compared(figures: list[BarrierFigures], material: Material, number: int) ->
 
 def _identity(label: LabelConfig) -> str:
     return hashlib.sha256(json.dumps(label.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _progress(console: Console, total: int) -> Iterator:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=24),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as shown:
-        bar = shown.add_task("generations", total=total)
-
-        def told(progress: SearchProgress) -> None:
-            best = f"generation {progress.generation}, best {progress.best:.3f}"
-            shown.update(bar, completed=progress.generation, description=best)
-
-        yield told

@@ -2,15 +2,13 @@
 
 import hashlib
 import time as clock
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from configs.load import ConfigError, load
+from configs.progress_bar import PARTS, progress_bar
 from experiments.runs import Run, code_version, latest, library_versions
 from forecasters import report
 from forecasters.fitted import FittedForecaster
@@ -149,7 +147,7 @@ def _folds(
             console.print(f"! {note}", markup=False)
         folds = [Fold.of_state(state) for state in found.state["folds"]]
         console.print(f"Going on after fold {len(folds)} of {len(splits)}")
-    with _progress(console, len(splits), len(folds)) as told:
+    with progress_bar(console, "folds", len(splits), len(folds), PARTS) as told:
         for number, split in list(enumerate(splits))[len(folds) :]:
             began = clock.perf_counter()
             place = f"fold {number + 1}, test from {utc(ground.bars.time[split.test.start])[:10]}"
@@ -213,15 +211,3 @@ def _write_predictions(run: Run, name: str, ground: Ground, folds: list[Fold]) -
     }
     with run.writing(f"predictions/{name}.parquet") as draft:
         pq.write_table(pa.table(columns), draft)
-
-
-@contextmanager
-def _progress(console: Console, total: int, done: int) -> Iterator:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=24),
-        TextColumn("{task.completed:.1f}/{task.total}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("folds", total=total, completed=done)
-        yield lambda completed, line: progress.update(bar, completed=completed, description=line)

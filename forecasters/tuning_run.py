@@ -1,17 +1,15 @@
 """One run of ``python -m experiments.tune``: trial by trial, resumable, everything kept in its folder."""
 
 import time as clock
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from configs.load import ConfigError, InputError, PluginConfig, dump, load
+from configs.progress_bar import progress_bar
 from experiments.ledger import Ledger
 from experiments.runs import Run, code_version, latest, library_versions
 from experiments.studies import Asked, StoredStudy, Trial, require_optuna
@@ -241,7 +239,7 @@ def _search(
     run: Run, tuning: Tuning, study: StoredStudy, checkpoints: Checkpoints, known: dict[str, Any] | None
 ) -> dict[str, Any]:
     config, ledger = tuning.config, tuning.ledger()
-    with _progress(tuning.console, config.trials, len(study.trials)) as told:
+    with progress_bar(tuning.console, "trials", config.trials, len(study.trials)) as told:
         if known is None:
             # First of all: what will not do for the defaults would not do in 150 trials either.
             scores = list(scored(
@@ -339,15 +337,3 @@ def _write_best(
 
 def _at(told: Any, number: int, place: str) -> Told:
     return lambda share, line: told(number, f"{place}: {line}")
-
-
-@contextmanager
-def _progress(console: Console, total: int, done: int) -> Iterator:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=24),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("trials", total=total, completed=done)
-        yield lambda completed, line: progress.update(bar, completed=completed, description=line)
