@@ -40,7 +40,7 @@ from ensemble.paths import Paths
 from ensemble.settings import ValidateConfig
 from ensemble.signals import SignalTable
 from ensemble.sizing import Sizing
-from ensemble.sources import ForecasterSource, Source
+from ensemble.sources import Source
 from experiments.ledger import Ledger
 from experiments.runs import Run
 from ga.controls import POLICIES
@@ -230,8 +230,14 @@ class CombinationJob(FittingJob[CombinationResult]):
         regimes, labels = glued.asleep_at_seams(
             glued.restamped(probabilities), glued.restamped(transform(PathFilter(config.path), probabilities))
         )
-        forecasters, absent = self._forecasters(glued, split)
-        said = {one.name: one.signal(self._answers(one.name)) for one in forecasters}
+        # Any of its models makes a source: none is asked, for all answers are there.
+        forecasters, absent = steps.forecasters(
+            lambda one: (
+                one.fitted(self.run, one.spans[-1][0].start),
+                glued.rows_of(one.answers)[split.validation],
+            )
+        )
+        said = {one.name: one.signal(steps.answers(one.name)) for one in forecasters}
         heard = {name: glued.rows_of(signal) for name, signal in said.items()}
         features = informed(glued.restamped(known), steps.forecast_columns(), heard)
         ground = Ground(glued.bars, features, labels, split, detector, regimes.names)
@@ -322,22 +328,6 @@ class CombinationJob(FittingJob[CombinationResult]):
     def _steps(self) -> FoldJob:
         # The steps of a fold, with the random streams and the searches of combinations.
         return FoldJob(self.run, _searching(self.config), self.bars, self.core, None, self.forecasts, (), {})
-
-    def _forecasters(self, glued: Glued, split: Split) -> tuple[list[ForecasterSource], dict[str, str]]:
-        found, absent = [], {}
-        for forecast in self.forecasts:
-            heard = glued.rows_of(forecast.answers)[split.validation]
-            # Any of its models makes a source: none is asked, for all answers are there.
-            fitted = forecast.fitted(self.run, forecast.spans[-1][0].start)
-            if fitted is None or np.isnan(heard[:, 0]).all():
-                absent[forecast.name] = "it has no answer on the validation rows"
-            else:
-                scale = ForecasterSource.scale_of(heard, forecast.hold)
-                found.append(ForecasterSource(forecast.name, fitted, scale, hold=forecast.hold))
-        return found, absent
-
-    def _answers(self, name: str) -> np.ndarray:
-        return next(forecast.answers for forecast in self.forecasts if forecast.name == name)
 
 
 def _split_of(chosen: Combination, config: ValidateConfig) -> Split:

@@ -9,7 +9,7 @@ Forecasters have their own walk-forward (``ensemble.forecasts``): whoever answer
 Nothing of a fold reads rows after its test, and nothing that is fitted reads its test.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ from ensemble.strategy import Strategy
 from ensemble.validation import FoldRecord
 from experiments.ledger import Ledger
 from experiments.runs import Run
+from forecasters.fitted import FittedForecaster
 from market.bars import Bars
 from market.causal import transform
 from market.features.pipeline import FeatureTable
@@ -146,8 +147,10 @@ class FoldJob(FittingJob[FoldResult]):
         detector = DETECTORS.create(config.detector.name, config.detector.settings).fit(core[split.train])
         regimes = transform(detector, core)
         labels = transform(PathFilter(config.path), regimes)
-        forecasters, absent = self._forecasters(split)
-        said = {one.name: one.signal(self._answers(one.name)[:stop]) for one in forecasters}
+        forecasters, absent = self.forecasters(
+            lambda one: (one.fitted(self.run, test.start), one.answers[split.validation])
+        )
+        said = {one.name: one.signal(self.answers(one.name)[:stop]) for one in forecasters}
         features = informed(core, self.forecast_columns(), said)
         ground = Ground(bars, features, labels, split, detector, regimes.names)
         roster = roster_of(config)
@@ -288,11 +291,20 @@ class FoldJob(FittingJob[FoldResult]):
                 return None
         return SpecialistSearch.of(ground, chosen).evolve(workers)
 
-    def _forecasters(self, split: Split) -> tuple[list[ForecasterSource], dict[str, str]]:
+    def forecasters(
+        self, asked: Callable[[Forecast], tuple[FittedForecaster | None, np.ndarray]]
+    ) -> tuple[list[ForecasterSource], dict[str, str]]:
+        """Return the forecasters that can be members, and why the others cannot.
+
+        Parameters
+        ----------
+        asked : callable
+            Returns the model of a forecast, None if there is none, and its answers on the validation rows,
+            float64 (v, 3).
+        """
         found, absent = [], {}
         for forecast in self.forecasts:
-            fitted = forecast.fitted(self.run, split.test.start)
-            heard = forecast.answers[split.validation]
+            fitted, heard = asked(forecast)
             if fitted is None:
                 absent[forecast.name] = "it was never trained on rows before the test"
             elif np.isnan(heard[:, 0]).all():
@@ -302,7 +314,8 @@ class FoldJob(FittingJob[FoldResult]):
                 found.append(ForecasterSource(forecast.name, fitted, scale, hold=forecast.hold))
         return found, absent
 
-    def _answers(self, name: str) -> np.ndarray:
+    def answers(self, name: str) -> np.ndarray:
+        """Return what a forecaster answers out of fold, on all rows, float64 (n, 3)."""
         return next(forecast.answers for forecast in self.forecasts if forecast.name == name)
 
     def forecast_columns(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from experiments.disk import file_digest
 from market.saved import read_saved, write_saved
 from market.table import DataError
 
@@ -23,7 +24,7 @@ def sealed(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         Its files are named in the order of their paths, so that the same content has the same digest.
     """
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    whole = {**document, "files": {path: _file_digest(folder / path) for path in paths}}
+    whole = {**document, "files": {path: file_digest(folder / path) for path in paths}}
     return {**whole, "digest": _digest(whole)}
 
 
@@ -99,7 +100,7 @@ def read_whole(folder: Path, name: str, what: str, types: Mapping[str, Any]) -> 
         if not (folder / part).is_file():
             raise DataError(f"{folder / part}: is missing; {name} belongs to it")
         try:
-            same = _file_digest(folder / part) == digest
+            same = file_digest(folder / part) == digest
         except OSError as error:
             raise DataError(f"{folder / part}: cannot be read ({error})") from error
         if not same:
@@ -122,8 +123,3 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
 
 def _digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

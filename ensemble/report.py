@@ -6,10 +6,8 @@ computed from ``metrics/equity.parquet`` and ``metrics/trades.parquet``, those o
 regimes and members from ``predictions/decisions.parquet``: anybody can have them again.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from ensemble.regime_tables import regime_tables
 from ensemble.report_tables import account_tables, metrics_of
 from ensemble.report_text import markdown, show
 from ensemble.validation import FoldRecord, Judged
+from experiments.disk import file_digest
 from experiments.runs import Run
 from market.bars import Bars
 from market.table import utc
@@ -142,7 +141,7 @@ def _write_numbers(run: Run, judged: Judged) -> dict[str, str]:
     if judged.paths is not None:
         _write_returns(run, PATHS, judged.paths.hold.curve.time, judged.paths.returns())
         names.append(PATHS)
-    return {name: _digest(run.folder / name) for name in names}
+    return {name: file_digest(run.folder / name) for name in names}
 
 
 def _write_returns(run: Run, name: str, time: np.ndarray, returns: Mapping[str, np.ndarray]) -> None:
@@ -153,10 +152,6 @@ def _write_returns(run: Run, name: str, time: np.ndarray, returns: Mapping[str, 
     columns |= {one: pa.array(values) for one, values in returns.items()}
     with run.writing(name) as draft:
         pq.write_table(pa.table(columns), draft)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _draw(run: Run, judged: Judged, found: dict[str, Any]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import ConfigError
+from experiments.disk import explained, sync
 from experiments.page import printable
 from experiments.records import read_json
 
@@ -219,25 +220,6 @@ def _lock(root: Path, descriptor: int, timeout_s: float) -> None:
                 f"{root}: another process has been changing models for {timeout_s:g} s; end it or try again"
             )
         time.sleep(0.02)
-
-
-@contextmanager
-def explained(path: Path, action: str) -> Iterator[None]:
-    """Turn what the file system refuses into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError(f"{path}: cannot be {action} ({reason})") from error
-
-
-def sync(path: Path) -> None:
-    """Flush a file or a folder to the disk; a new name is there for good once its folder is flushed."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Where a strategy comes from: its folder, the validation that made it, and what that said of it."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import ConfigError
+from experiments.disk import file_digest
 from experiments.promotion import Criterion, verdict
 from experiments.records import LATEST, Record, entry, find, read, read_json
 from experiments.runs import latest
@@ -147,7 +147,7 @@ class Source:
             "sharpe": record.metric("strategy", "sharpe") if report else None,
             "looks": entry(report, "ledger", "looks"),
             "trials": entry(report, "ledger", "trials", "n_unique"),
-            "report": _digest(record.run.folder / "report.json") if report else None,
+            "report": file_digest(record.run.folder / "report.json") if report else None,
         }
 
 
@@ -205,7 +205,3 @@ def _folds(record: Record) -> dict[int, str]:
         for one in (found if isinstance(found, list) else ())
         if isinstance(one, Mapping) and isinstance(one.get("number"), int)
     }
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

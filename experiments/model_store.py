@@ -1,6 +1,5 @@
 """The versions of a model on the disk: what they are, whether they are whole, and how one is put in place."""
 
-import hashlib
 import re
 import secrets
 import shutil
@@ -11,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from configs.load import ConfigError
-from experiments.model_history import PROMOTE, REGISTER, Event, explained, read_history, served, sync
+from experiments.disk import explained, file_digest, sync
+from experiments.model_history import PROMOTE, REGISTER, Event, read_history, served
 from experiments.model_origin import DOCUMENT
 from experiments.records import read_json
 
@@ -59,7 +59,7 @@ class Version:
         for name, digest in self.files.items():
             path = self.folder / name
             try:
-                if _digest(path) != digest:
+                if file_digest(path) != digest:
                     return f"{name} is not the file that was registered"
             except FileNotFoundError:
                 return f"{name} is missing"
@@ -165,7 +165,7 @@ def sealed_files(folder: Path, fingerprint: str) -> dict[str, str]:
     """
     path = folder / DOCUMENT
     with explained(path, "read"):
-        own, document = _digest(path), read_json(path)
+        own, document = file_digest(path), read_json(path)
     if document.get("digest") != fingerprint:
         raise ConfigError(f"{folder}: has changed while it was registered; try again")
     files = {str(name): str(digest) for name, digest in document["files"].items()}
@@ -240,9 +240,4 @@ def _copy(source: Path, draft: Path, files: Mapping[str, str]) -> None:
 
 
 def _same(path: Path, digest: str) -> bool:
-    return path.is_file() and _digest(path) == digest
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return path.is_file() and file_digest(path) == digest

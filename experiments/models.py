@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from configs.load import ConfigError, did_you_mean
-from experiments.model_history import FOLDER, PROMOTE, REGISTER, ROLLBACK, append_event, explained, locked
+from experiments.disk import explained
+from experiments.model_history import FOLDER, PROMOTE, REGISTER, ROLLBACK, append_event, locked
 from experiments.model_origin import Source, missed, objections
 from experiments.model_store import Model, Version, place_version, read_model, sealed_files
 from experiments.page import printable

@@ -5,7 +5,6 @@ to the bit, except for what is listed here: times, the place of the run, and wha
 meanwhile.
 """
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from configs.load import ConfigError, parse_yaml
+from experiments.disk import file_digest
 from experiments.listing import cell, table, word
 from experiments.records import Record, read, records
 from experiments.runs import Run
@@ -218,7 +218,7 @@ def compare_files(first: Run, second: Run, overridden: Sequence[str] = ()) -> li
 
 
 def _compare(first: Path, second: Path, volatile: Mapping[str, str]) -> tuple[str, str]:
-    if _digest(first) == _digest(second):
+    if file_digest(first) == file_digest(second):
         return SAME, ""
     if first.suffix not in (".json", ".yaml"):
         sizes = [path.stat().st_size for path in (first, second)]
@@ -271,11 +271,6 @@ def _excuse(place: str, volatile: Mapping[str, str]) -> str | None:
         if len(wanted) <= len(parts) and all(w in ("*", p) for w, p in zip(wanted, parts, strict=False)):
             return pattern
     return None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reasons(first: Record, second: Record) -> list[str]:

@@ -15,11 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
 from configs.load import Config, ConfigError, dump
+from experiments.disk import explained, sync
 
 DISTRIBUTION = "regime-conductor"
 PACKAGES = (
@@ -30,6 +32,9 @@ LIBRARIES = (
     "arch", "catboost", "deap", "hmmlearn", "lightgbm", "llvmlite", "numba", "numpy", "optuna", "pandas",
     "pyarrow", "pydantic", "ribs", "scikit-learn", "scipy", "TA-Lib", "torch", "xgboost", "xgboost-cpu",
 )  # fmt: skip
+
+#: Everything that a run is refused is a folder that cannot be used.
+_explained = partial(explained, advice="; choose a folder that can be written")
 
 _ROOT = Path(__file__).resolve().parent.parent
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -116,7 +121,7 @@ class Run:
                 except FileExistsError:
                     again += 1
                     continue
-                _sync(root)
+                sync(root)
             return cls(run_id, root / run_id)
 
     @classmethod
@@ -166,9 +171,9 @@ class Run:
         try:
             with _explained(target, "written"):
                 yield draft
-                _sync(draft)
+                sync(draft)
                 os.replace(draft, target)
-                _sync(target.parent)
+                sync(target.parent)
         except BaseException:
             with suppress(OSError):  # the failure above is the news, not a draft that will not go
                 draft.unlink(missing_ok=True)
@@ -359,23 +364,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # NumPy scalars and arrays
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
-
-
-def _sync(path: Path) -> None:
-    # A renamed file survives a power failure once its folder has been flushed too.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _explained(path: Path, action: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError(
-            f"{path}: cannot be {action} ({reason}); choose a folder that can be written"
-        ) from error

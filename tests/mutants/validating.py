@@ -252,8 +252,8 @@ VALIDATING = (
         "scale-of-a-forecaster-from-its-test-rows",
         "L6",
         "ensemble/folds.py",
-        "heard = forecast.answers[split.validation]",
-        "heard = forecast.answers[split.test]",
+        "one.answers[split.validation])",
+        "one.answers[split.test])",
         (f"{FOLDS}::test_bars_in_the_test_of_a_fold_change_nothing_that_was_fitted",),
     ),
     Mutant(
